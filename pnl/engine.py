@@ -1,0 +1,129 @@
+"""Opens everything, runs the poll loop, closes everything in reverse; the only room that composes."""
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from pnl.config import Settings
+from pnl.errors import ConfigError, StoreError
+from pnl.model import PnLModel
+from pnl.records import Snapshot, State
+from pnl.sources import open_sources
+from pnl.sources.transport import OnAnswer, Transport
+from pnl.store import Change, Store
+
+SLOWEST_COMMIT_S = 0.25
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """One running `pnl`: sources, store and model; opened and closed with `async with`.
+
+    Whoever wants to show the numbers watches `engine.model.param.snapshot`: it changes once they are committed.
+    """
+
+    is_demo = False
+
+    def __init__(self, settings: Settings, *, on_answer: OnAnswer | None = None) -> None:
+        self.settings = settings
+        self.model = PnLModel()
+        self.store: Store
+        self._on_answer = on_answer
+        self.resources = AsyncExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.open()
+        except BaseException:
+            await self.resources.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def open(self) -> None:
+        """Open every part, in order; `resources` closes them in reverse."""
+        if not self.settings.has_source:
+            msg = (
+                "no source is configured: set PNL_KALSHI_KEY_ID and PNL_KALSHI_PRIVATE_KEY_PATH, "
+                "PNL_ANTHROPIC_ADMIN_KEY or PNL_JOHN_URL (the README tells how), or see the demo with `panel serve app/`"
+            )
+            raise ConfigError(msg)
+        transport = await self.resources.enter_async_context(Transport(on_answer=self._on_answer))
+        sources, others = open_sources(self.settings, transport)
+        self.store = await self.resources.enter_async_context(_store(self.settings))
+        self.model = PnLModel(sources, others, mark=self.settings.kalshi_mark)
+        self.model.restore(self.store.recorded)
+        if any(reading.state is State.STALE for reading in self.model.readings.values()):
+            self.model.show(self.model.put_together())  # what is on disk stands before the first poll ends
+
+    def start(self) -> None:
+        """Begin to poll, each source at its own pace, so that a slow one holds nobody up."""
+        self._tasks = [asyncio.create_task(self._poll(name), name=f"poll-{name}") for name in self.model.sources]
+
+    async def aclose(self) -> None:
+        """Stop polling, write what waits, close everything."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        await self.resources.aclose()
+
+    async def sync(self) -> Snapshot:
+        """Poll every source once, side by side, and record the result.
+
+        Raises:
+            StoreError: It could not be recorded.
+        """
+        changes = [replace(change, snapshot=None) for change in await self.model.pull_all()]
+        snapshot = self.model.put_together()
+        done = [self.store.append(change) for change in [*changes, Change(snapshot)]]
+        await asyncio.gather(*map(asyncio.wrap_future, done))
+        self.model.show(snapshot)
+        return snapshot
+
+    async def _poll(self, name: str) -> None:
+        loop = asyncio.get_running_loop()
+        poll_s = self.model.sources[name].poll_s
+        due = loop.time()
+        while True:
+            await self._record(await self.model.pull(name))
+            due = max(due + poll_s, loop.time())  # a late poll is not made up for by a burst
+            await asyncio.sleep(due - loop.time())
+
+    async def _record(self, change: Change) -> None:
+        """Commit a change, then show it; a commit that fails or takes long does not hold the page back."""
+        done = asyncio.wrap_future(self.store.append(change))
+        snapshot = change.snapshot
+        try:
+            await asyncio.wait_for(asyncio.shield(done), SLOWEST_COMMIT_S)
+        except (TimeoutError, StoreError) as error:
+            log.warning("not recorded yet: %s", error or f"the commit takes over {SLOWEST_COMMIT_S} s")
+            done.add_done_callback(_heard)
+            snapshot = None if snapshot is None else replace(snapshot, is_recorded=False)
+        if snapshot is not None:
+            self.model.show(snapshot)
+
+
+def _heard(done: asyncio.Future[None]) -> None:
+    """A late failure was warned of already; asyncio must not call it unheard."""
+    if not done.cancelled():
+        done.exception()
+
+
+def _store(settings: Settings) -> Store:
+    return Store(
+        settings.data_dir,
+        kind="simulated" if settings.is_simulated else "real",
+        synchronous=settings.store_synchronous,
+        commit_rows=settings.commit_rows,
+        commit_ms=settings.commit_ms,
+    )

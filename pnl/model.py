@@ -1,0 +1,248 @@
+"""The current truth: polls the sources, takes their answers in, and puts all of it together as one `Snapshot`."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import param
+
+from pnl.errors import SourceError
+from pnl.ledger import Ledger
+from pnl.records import MONEY_FIELDS, ZERO, Batch, CostDay, Deal, Known, Mark, Reading, Snapshot, State
+from pnl.sources import Source
+from pnl.store import Change, Recorded
+
+MICRO = Decimal("1e-6")
+MILLISECOND = timedelta(milliseconds=1)
+MOST_NAMED = 3
+
+log = logging.getLogger(__name__)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class PnLModel(param.Parameterized):
+    """Net P&L and everything behind it, watched through `snapshot`.
+
+    It is handed its sources and keeps what they said: one that fails keeps its last good value, marked stale.
+    """
+
+    mark = param.Selector(
+        default="mid", objects=["mid", "bid"], constant=True, doc="Which price values an open position."
+    )
+    snapshot = param.ClassSelector(
+        default=None, class_=Snapshot, allow_None=True, doc="The newest numbers in US dollars; None before the first."
+    )
+    net_pnl = param.ClassSelector(
+        default=None, class_=Decimal, allow_None=True, doc="Trading − costs + revenue, in US dollars; None: unknown."
+    )
+    failures_until_down = param.Integer(
+        default=3, bounds=(0, 100), constant=True, doc="Failures in a row after which a stale source counts as down."
+    )
+
+    def __init__(
+        self,
+        sources: Sequence[Source] = (),
+        not_configured: Iterable[str] = (),
+        *,
+        now: Callable[[], datetime] = _now,
+        **params: object,
+    ) -> None:
+        super().__init__(**params)
+        self.sources = {source.name: source for source in sources}
+        self.ledger = Ledger()
+        self.marks: dict[str, Mark] = {}
+        self.cost_days: dict[tuple[str, date], CostDay] = {}
+        self.deals: dict[tuple[str, str], Deal] = {}
+        self.readings: dict[str, Reading[Batch]] = {
+            name: Reading(name, State.NOT_CONFIGURED) for name in not_configured
+        } | {name: Reading(name, State.DOWN, error="not asked yet") for name in self.sources}
+        self._known = {name: Known() for name in self.sources}
+        self._failures = dict.fromkeys(self.sources, 0)
+        self._now = now
+        self._taken_at = datetime.fromtimestamp(0, UTC)
+
+    def restore(self, recorded: Recorded) -> None:
+        """Take in what the store holds, so that there are numbers before the first poll: stale, with their age."""
+        origins = {source.origin for source in self.sources.values()}
+        trades = "kalshi" in self.sources  # what a source brought counts as long as that source is configured
+        self._take_in(
+            Batch(
+                fills=recorded.fills if trades else (),
+                settlements=recorded.settlements if trades else (),
+                marks=recorded.marks,
+                cost_days=tuple(day for day in recorded.cost_days if day.source in self.sources),
+                deals=tuple(deal for deal in recorded.deals if deal.origin in origins),
+            ),
+            origin="",
+        )
+        for name, source in self.sources.items():
+            known, as_of = recorded.sources.get(source.origin, (Known(), None))
+            self._known[name] = known
+            if as_of is not None:
+                self.readings[name] = Reading(name, State.STALE, as_of=as_of, error="not asked since the start")
+
+    async def pull(self, name: str) -> Change:
+        """Poll one source and take its answer in.
+
+        Returns:
+            What is to be recorded: what was news in the answer, and the snapshot that includes it.
+        """
+        source = self.sources[name]
+        known = replace(self._known[name], open_tickers=self.ledger.open_tickers)
+        try:
+            batch = await source.poll(known)
+        except SourceError as error:
+            return self.fail(name, str(error))
+        except Exception:
+            log.exception("source %s broke", name)  # a third party's bug must not stop the others
+            return self.fail(name, f"{name}: the source itself broke; its log has the details")
+        return self.accept(name, batch)
+
+    async def pull_all(self) -> list[Change]:
+        """Poll every source at once; a slow or failing one takes nothing from the others."""
+        return list(await asyncio.gather(*(self.pull(name) for name in self.sources)))
+
+    def accept(self, name: str, batch: Batch) -> Change:
+        """Take in a good answer, or the good part of one."""
+        before = self.readings[name]
+        source = self.sources[name]
+        news = self._take_in(batch, origin=source.origin)
+        as_of = before.as_of if batch.error else self._now()
+        self._failures[name] = self._failures[name] + 1 if batch.error else 0
+        self._known[name] = Known({**self._known[name].cursors, **batch.cursors})
+        state = State.FRESH if batch.error is None else self._failed_state(name, as_of)
+        self.readings[name] = Reading(name, state, batch, as_of, batch.error, batch.refused)
+        return Change(self.put_together(), source.origin, replace(news, cursors=self._known[name].cursors), as_of)
+
+    def fail(self, name: str, error: str) -> Change:
+        """Note that a source could not be read; its last good value stays."""
+        before = self.readings[name]
+        self._failures[name] += 1
+        state = self._failed_state(name, before.as_of)
+        self.readings[name] = replace(before, state=state, error=error)
+        return Change(self.put_together())
+
+    def _failed_state(self, name: str, as_of: datetime | None) -> State:
+        lost = as_of is None or self._failures[name] > self.failures_until_down
+        return State.DOWN if lost else State.STALE
+
+    def _take_in(self, batch: Batch, *, origin: str) -> Batch:
+        """Add records to what is known; returns the ones that changed something."""
+        fills, settlements = self.ledger.add(batch.fills, batch.settlements)
+        marks = tuple(mark for mark in batch.marks if mark.is_real and self._is_new_price(mark))
+        self.marks.update((mark.ticker, mark) for mark in marks)
+        cost_days = tuple(day for day in batch.cost_days if self.cost_days.get((day.source, day.day)) != day)
+        self.cost_days.update(((day.source, day.day), day) for day in cost_days)
+        deals, all_of_them = self._take_in_deals(batch, origin=origin)
+        return Batch(fills, settlements, marks, cost_days, deals, holds_all_deals=all_of_them)
+
+    def _is_new_price(self, mark: Mark) -> bool:
+        known = self.marks.get(mark.ticker)
+        return known is None or replace(known, as_of=mark.as_of) != mark
+
+    def _take_in_deals(self, batch: Batch, *, origin: str) -> tuple[tuple[Deal, ...], bool]:
+        latest: dict[tuple[str, str], Deal] = {}
+        for deal in sorted(batch.deals, key=lambda deal: deal.updated_at):  # stable: of equals, the later row
+            latest[deal.origin, deal.deal_id] = deal
+        gone = []
+        if batch.holds_all_deals:
+            gone = [key for key in self.deals if key[0] == origin and key not in latest]
+        for key in gone:
+            del self.deals[key]
+        news = tuple(deal for key, deal in latest.items() if self._is_newer(deal, self.deals.get(key)))
+        self.deals.update(((deal.origin, deal.deal_id), deal) for deal in news)
+        return (tuple(latest.values()), True) if gone else (news, False)
+
+    @staticmethod
+    def _is_newer(deal: Deal, known: Deal | None) -> bool:
+        return known is None or (deal != known and deal.updated_at >= known.updated_at)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Make a snapshot the current one; an older one than is shown already changes nothing."""
+        if self.snapshot is None or snapshot.taken_at > self.snapshot.taken_at:
+            self.param.update(snapshot=snapshot, net_pnl=snapshot.net_pnl)
+
+    async def poll(self) -> Snapshot:
+        """Poll every source once and show the result, without recording it; for notebooks."""
+        await self.pull_all()
+        snapshot = self.put_together()
+        self.show(snapshot)
+        return snapshot
+
+    def put_together(self) -> Snapshot:
+        """The snapshot of what is known now."""
+        trading = self.ledger.totals(self.marks, rule=self.mark)
+        costs = self.cost_days.values()
+        fees_usd = sum((deal.fee_usd for deal in self.deals.values()), ZERO)
+        return Snapshot(
+            taken_at=self._next_instant(),
+            kalshi_realized=_to_micros(trading.realized_usd),
+            kalshi_unrealized=_to_micros(trading.unrealized_usd),
+            kalshi_fees=_to_micros(trading.fees_usd),
+            billed_costs=_to_micros(sum((d.total_usd for d in costs if not d.is_estimate), fees_usd)),
+            estimated_costs=_to_micros(sum((d.total_usd for d in costs if d.is_estimate), ZERO)),
+            total_revenue=_to_micros(sum((deal.revenue_usd for deal in self.deals.values()), ZERO)),
+            trade_count=trading.fill_count,
+            open_trade_count=trading.open_fill_count,
+            settled_market_count=trading.settled_market_count,
+            sources=tuple(replace(self.readings[name], value=None) for name in sorted(self.readings)),
+            missing=self._missing(trading.unpriced),
+            notes=_some(trading.oddities, "more odd settlements"),
+        )
+
+    def _missing(self, unpriced: Sequence[str]) -> tuple[str, ...]:
+        """What the totals lack, in words: rows that were set aside, open markets that nothing prices."""
+        refused = [line for reading in self.readings.values() for line in reading.refused]
+        without_price = [f"{ticker} has no price yet, its open P&L is left out" for ticker in unpriced]
+        return _some(refused, "more rows set aside") + _some(without_price, "more without a price")
+
+    def _next_instant(self) -> datetime:
+        """Now, to the millisecond, and never the same twice."""
+        now = self._now()
+        now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+        self._taken_at = self._taken_at + MILLISECOND if now == self._taken_at else now
+        return self._taken_at
+
+    def day_totals(self, zone: object) -> Mapping[date, Decimal]:
+        """Realized net P&L by day: trading and fees on their day of `zone`, costs on their UTC day, deals when closed."""
+        days = self.ledger.by_day(zone)  # type: ignore[arg-type]
+        for cost in self.cost_days.values():
+            days[cost.day] = days.get(cost.day, ZERO) - cost.total_usd
+        for deal in self.deals.values():
+            days[deal.closed_on] = days.get(deal.closed_on, ZERO) + deal.revenue_usd - deal.fee_usd
+        return {day: days[day] for day in sorted(days)}
+
+
+def _to_micros(usd: Decimal) -> Decimal:
+    return usd.quantize(MICRO)
+
+
+def _some(lines: Sequence[str], what: str) -> tuple[str, ...]:
+    """The first few of many lines, and how many are left."""
+    rest = len(lines) - MOST_NAMED
+    return (*lines[:MOST_NAMED], *([f"and {rest} {what}"] if rest > 0 else []))
+
+
+def as_json(snapshot: Snapshot, now: datetime) -> dict[str, object]:
+    """The snapshot as `pnl snapshot --json` prints it: money as decimal strings in US dollars, ages in seconds."""
+    money = {name: f"{getattr(snapshot, name):f}" for name in MONEY_FIELDS}
+    counts = {name: getattr(snapshot, name) for name in ("trade_count", "open_trade_count", "settled_market_count")}
+    sources = {
+        reading.source: {"state": reading.state.value, "age_s": reading.age_s(now), "error": reading.error}
+        for reading in snapshot.sources
+    }
+    return {
+        "as_of": snapshot.as_of.isoformat(timespec="milliseconds"),
+        **money,
+        **counts,
+        "complete": snapshot.complete,
+        "sources": sources,
+        "missing": list(snapshot.missing),
+        "notes": list(snapshot.notes),
+    }

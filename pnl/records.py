@@ -1,0 +1,281 @@
+"""The nouns that travel: frozen, exact, without I/O and without a clock.
+
+Money is `Decimal` US dollars (`…_usd`), contract counts are `Decimal`, instants are UTC-aware.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Literal
+
+ZERO = Decimal(0)
+
+Side = Literal["yes", "no"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """An executed quantity at a price; `side` is what was acquired: buying NO and selling YES are both "no"."""
+
+    fill_id: str
+    ticker: str
+    side: Side
+    count: Decimal
+    yes_price_usd: Decimal
+    fee_usd: Decimal
+    is_taker: bool
+    filled_at: datetime
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """What the acquired contracts cost, before fees: NO costs one dollar less the YES price."""
+        price = self.yes_price_usd if self.side == "yes" else 1 - self.yes_price_usd
+        return self.count * price
+
+
+class Result(StrEnum):
+    """How a market ended."""
+
+    YES = "yes"
+    NO = "no"
+    SCALAR = "scalar"
+    VOID = "void"
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of a market. Counts and costs are everything ever acquired per side, gross, fees apart.
+
+    `revenue_usd` is what the venue paid for the surviving net position; `value_usd` what one YES paid, where known.
+    Counts are zero when only the result is known (an archived market): its fills then say what was held.
+    """
+
+    ticker: str
+    event_ticker: str
+    result: Result
+    yes_count: Decimal
+    yes_cost_usd: Decimal
+    no_count: Decimal
+    no_cost_usd: Decimal
+    revenue_usd: Decimal
+    fee_usd: Decimal
+    value_usd: Decimal | None
+    settled_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The prices that value an open position; `title` is the venue's text and hostile like all text from outside."""
+
+    ticker: str
+    yes_bid_usd: Decimal
+    yes_ask_usd: Decimal
+    as_of: datetime
+    title: str = ""
+
+    @property
+    def is_real(self) -> bool:
+        """An empty book quotes 0 and 1; that is no price."""
+        return 0 < self.yes_bid_usd <= self.yes_ask_usd < 1
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One line of a bill: a UTC day, what it was for, and US dollars (exact, often a fraction of a cent)."""
+
+    source: str
+    day: date
+    item: str
+    amount_usd: Decimal
+    is_estimate: bool = False
+
+
+COUNTED_STATUSES = frozenset({"won", "paid", "invoiced"})
+DEAL_STATUSES = COUNTED_STATUSES | {"lost", "refunded"}
+
+
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """Revenue: one deal of one `origin` (the place it was read from); the latest `updated_at` of an id wins.
+
+    `fee_usd` is what the payment cost, a cost and not a smaller revenue.
+    """
+
+    origin: str
+    deal_id: str
+    amount_usd: Decimal
+    status: str
+    closed_on: date
+    updated_at: datetime
+    description: str = ""
+    fee_usd: Decimal = ZERO
+
+    @property
+    def revenue_usd(self) -> Decimal:
+        """What counts as revenue: nothing once lost or refunded."""
+        return self.amount_usd if self.status in COUNTED_STATUSES else ZERO
+
+
+@dataclass(frozen=True, slots=True)
+class CostDay:
+    """All that one source charges for one UTC day: it replaces whatever was known of that day, estimate or bill."""
+
+    source: str
+    day: date
+    lines: tuple[Cost, ...]
+    is_estimate: bool = False
+
+    @property
+    def total_usd(self) -> Decimal:
+        """The day's exact sum."""
+        return sum((line.amount_usd for line in self.lines), ZERO)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the venue itself says the account holds; only compared with the ledger, never added to it."""
+
+    balance_usd: Decimal | None = None
+    positions: Mapping[str, Decimal] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one poll of a source brought, whichever kinds of record that source knows.
+
+    `cursors` is where the next poll goes on. `refused` names each row that was set aside, `error` the part that
+    could not be read; the records beside them are good. `holds_all_deals` says that `deals` is the whole list of
+    its origin (a file), so that a deal that is missing from it is gone.
+    """
+
+    fills: tuple[Fill, ...] = ()
+    settlements: tuple[Settlement, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    cost_days: tuple[CostDay, ...] = ()
+    deals: tuple[Deal, ...] = ()
+    holds_all_deals: bool = False
+    account: Account | None = None
+    cursors: Mapping[str, str] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a source is told before it polls: its own cursors, and the markets that are still open in the ledger."""
+
+    cursors: Mapping[str, str] = field(default_factory=dict)
+    open_tickers: frozenset[str] = frozenset()
+
+
+class State(StrEnum):
+    """How far a source can be believed: `stale` still has its last good value, `down` has none or lost it for long."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    DOWN = "down"
+    NOT_CONFIGURED = "not_configured"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading[T]:
+    """An answer of a source and how old it is: `as_of` is when the last good one arrived, None if none ever did."""
+
+    source: str
+    state: State
+    value: T | None = None
+    as_of: datetime | None = None
+    error: str | None = None
+    refused: tuple[str, ...] = ()
+
+    def age_s(self, now: datetime) -> float | None:
+        """Seconds since the last good answer, never negative; None if there was none."""
+        return None if self.as_of is None else max(0.0, (now - self.as_of).total_seconds())
+
+
+MONEY_FIELDS = (
+    "net_pnl",
+    "kalshi_pnl",
+    "kalshi_realized",
+    "kalshi_unrealized",
+    "kalshi_fees",
+    "total_costs",
+    "billed_costs",
+    "estimated_costs",
+    "total_revenue",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole truth at one instant, in US dollars to the micro-dollar; every sum is of the parts beside it.
+
+    `taken_at` is when it was put together, to the millisecond. `as_of` is the same while every source is fresh,
+    and the time of the oldest answer in it once one is not. `missing` says in plain words what a total lacks, `notes`
+    what is odd and counted all the same.
+    """
+
+    taken_at: datetime
+    kalshi_realized: Decimal
+    kalshi_unrealized: Decimal
+    kalshi_fees: Decimal
+    billed_costs: Decimal
+    estimated_costs: Decimal
+    total_revenue: Decimal
+    trade_count: int
+    open_trade_count: int
+    settled_market_count: int
+    sources: tuple[Reading[None], ...]
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    is_recorded: bool = True
+
+    @property
+    def kalshi_pnl(self) -> Decimal:
+        """Trading after fees."""
+        return self.kalshi_realized + self.kalshi_unrealized - self.kalshi_fees
+
+    @property
+    def total_costs(self) -> Decimal:
+        """What is billed and what is estimated until it is."""
+        return self.billed_costs + self.estimated_costs
+
+    @property
+    def net_pnl(self) -> Decimal:
+        """The one number."""
+        return self.kalshi_pnl - self.total_costs + self.total_revenue
+
+    @property
+    def complete(self) -> bool:
+        """Every configured source is fresh and nothing was set aside."""
+        configured = [r for r in self.sources if r.state is not State.NOT_CONFIGURED]
+        return bool(configured) and not self.missing and all(r.state is State.FRESH for r in configured)
+
+    @property
+    def as_of(self) -> datetime:
+        """The instant for which the numbers hold."""
+        late = [r.as_of for r in self.sources if r.state in (State.STALE, State.DOWN) and r.as_of is not None]
+        return min([self.taken_at, *late])
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bucket of one money column: half-open, labelled by its start; money in micro-dollars."""
+
+    start: datetime
+    open_micros: int
+    high_micros: int
+    low_micros: int
+    close_micros: int
+    snapshots: int
+
+
+def money(usd: Decimal | None, *, signed: bool = False) -> str:
+    """US dollars as a person reads them: `-$12.40`, `+$8.20` where a plus is wanted, never `-$0.00`, `—` for unknown."""
+    if usd is None:
+        return "—"
+    cents = usd.quantize(Decimal("0.01"))
+    sign = "-" if cents < 0 else "+" if signed and cents > 0 else ""
+    return f"{sign}${abs(cents):,.2f}"

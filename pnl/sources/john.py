@@ -1,0 +1,256 @@
+"""Revenue, the deals that "John" closes: a deals endpoint, Stripe's balance transactions, or a CSV file.
+
+Which of the three follows from `PNL_JOHN_URL`: an address with a path is a deals endpoint, a bare scheme and host is
+Stripe's base address, anything else is a file. Only US dollars can be added up: rows in other currencies are set aside.
+"""
+
+import asyncio
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import SecretStr
+
+from pnl.config import Settings, http_url
+from pnl.errors import BadRow, ConfigError, SourceError
+from pnl.records import DEAL_STATUSES, ZERO, Batch, Deal, Known
+from pnl.sources import rows
+from pnl.sources.rows import Row
+from pnl.sources.transport import Transport, listed, read_pages
+
+POLL_S = 30.0
+PAGE_ROWS = "100"
+OVERLAP = timedelta(days=3)
+LARGEST_FILE_BYTES = 64 * 1024 * 1024
+
+STRIPE_REVENUE = frozenset(
+    {"charge", "payment", "refund", "payment_refund", "payment_failure_refund", "refund_failure", "adjustment"}
+    | {"payment_reversal", "contribution", "advance"}
+)
+STRIPE_FEES = frozenset({"stripe_fee", "stripe_fx_fee", "tax_fee", "application_fee"})
+STRIPE_OWN_MONEY = frozenset(
+    {"payout", "payout_cancel", "payout_failure", "transfer", "transfer_cancel", "transfer_failure", "transfer_refund"}
+    | {"topup", "topup_reversal", "reserve_transaction", "reserved_funds"}
+)
+
+
+class John:
+    """Revenue from closed deals."""
+
+    name = "john"
+
+    def __init__(self, place: "Place", *, poll_s: float = POLL_S) -> None:
+        self.poll_s = poll_s
+        self.origin = place.origin
+        self._place = place
+
+    @classmethod
+    def from_settings(cls, settings: Settings, transport: Transport) -> Self | None:
+        """The place that the setting names, or None when it is not set.
+
+        Raises:
+            ConfigError: The address or the file's name makes no sense.
+        """
+        if settings.john_url is None:
+            return None
+        place = place_of(settings.john_url, settings.john_token, transport, settings.since)
+        return cls(place, poll_s=settings.john_poll_s or settings.poll_s or POLL_S)
+
+    async def poll(self, known: Known) -> Batch:
+        """Deals that are new or changed since the cursor; of a file, all of them.
+
+        Raises:
+            SourceError: The place cannot be read.
+        """
+        return await self._place.read(known)
+
+
+class Place(Protocol):
+    """Where deals are read from."""
+
+    origin: str
+
+    async def read(self, known: Known) -> Batch:
+        """The deals since the cursor, or all of them."""
+
+
+def place_of(url: str, token: SecretStr | None, transport: Transport, since: datetime | None) -> Place:
+    """The kind of place that an address means.
+
+    Raises:
+        ConfigError: It is no address and no file name.
+    """
+    if "://" not in url:
+        return DealsFile(Path(url).expanduser())
+    try:
+        parts = urlsplit(http_url(url))
+    except ValueError as error:
+        msg = f"PNL_JOHN_URL: {error}"
+        raise ConfigError(msg) from None
+    headers = {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
+    web = Web(transport, headers, since)
+    address = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+    if parts.path in {"", "/"}:
+        return Stripe(web, address.rstrip("/"))
+    return DealsEndpoint(web, address, rows_query=parts.query)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Web:
+    """What both web places need: the session, who asks, and how far back."""
+
+    transport: Transport
+    headers: Mapping[str, str]
+    since: datetime | None
+
+    async def get(self, url: str, query: list[tuple[str, str]]) -> Any:
+        """One page as JSON."""
+        return await self.transport.get(url, source="john", headers=self.headers, query=query, explain=explain)
+
+    def start(self, known: Known) -> datetime | None:
+        """The instant from which to read, with some overlap over what is known."""
+        cursor = known.cursors.get("updated_to")
+        return self.since if cursor is None else datetime.fromisoformat(cursor) - OVERLAP
+
+
+class DealsEndpoint:
+    """`GET …?updated_since=&cursor=&limit=` answering `{"data": [deal, …], "next_cursor": …}`."""
+
+    def __init__(self, web: Web, url: str, *, rows_query: str = "") -> None:
+        self.origin = f"deals:{url}"
+        self._web = web
+        self._url = f"{url}?{rows_query}" if rows_query else url
+
+    async def read(self, known: Known) -> Batch:
+        """Deals updated since the cursor."""
+        start = self._web.start(known)
+        window = [] if start is None else [("updated_since", start.isoformat().replace("+00:00", "Z"))]
+
+        async def read(cursor: str) -> tuple[list[Any], str]:
+            query = [("limit", PAGE_ROWS), *window, *([("cursor", cursor)] if cursor else [])]
+            page = await self._web.get(self._url, query)
+            return listed(page, "data", source="john"), str(page.get("next_cursor") or "")
+
+        return _batch(await read_pages("john: the list of deals", read), lambda row: deal(row, self.origin), known)
+
+
+class Stripe:
+    """`GET /v1/balance_transactions`: payments and their refunds are revenue, fees are costs, payouts are neither."""
+
+    def __init__(self, web: Web, url: str) -> None:
+        self.origin = f"stripe:{url}"
+        self._web = web
+        self._url = f"{url}/v1/balance_transactions"
+
+    async def read(self, known: Known) -> Batch:
+        """Transactions created since the cursor."""
+        start = self._web.start(known)
+        window = [] if start is None else [("created[gte]", str(int(start.timestamp())))]
+
+        async def read(cursor: str) -> tuple[list[Any], str]:
+            query = [("limit", PAGE_ROWS), *window, *([("starting_after", cursor)] if cursor else [])]
+            page = await self._web.get(self._url, query)
+            some = listed(page, "data", source="john")
+            last = some[-1].get("id") if some and isinstance(some[-1], dict) and page.get("has_more") else ""
+            return some, str(last or "")
+
+        moved = await read_pages("john: Stripe's list of transactions", read)
+        money = [row for row in moved if not isinstance(row, dict) or row.get("type") not in STRIPE_OWN_MONEY]
+        return _batch(money, lambda row: balance_transaction(row, self.origin), known)
+
+
+class DealsFile:
+    """A CSV file with the deals endpoint's column names; `updated_at` and `description` may be left out."""
+
+    REQUIRED = ("id", "amount", "currency", "closed_date", "status")
+
+    def __init__(self, path: Path) -> None:
+        self.origin = f"csv:{path.absolute()}"
+        self._path = path
+
+    async def read(self, known: Known) -> Batch:
+        """Every deal of the file, so that a line that was deleted is a deal that is gone."""
+        lines = await asyncio.to_thread(self._rows)
+        return replace(_batch(lines, lambda row: deal(row, self.origin), known), holds_all_deals=True)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        try:
+            if self._path.stat().st_size > LARGEST_FILE_BYTES:
+                msg = f"john: {self._path} is larger than {LARGEST_FILE_BYTES >> 20} MB, which no list of deals should be"
+                raise SourceError(msg)
+            with self._path.open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                missing = [name for name in self.REQUIRED if name not in (reader.fieldnames or ())]
+                if missing:
+                    msg = f"john: {self._path} has no column {', '.join(missing)} in its first line"
+                    raise SourceError(msg)
+                return [_csv_row(row) for row in reader]
+        except OSError as error:
+            msg = f"john: {self._path} cannot be read ({error.strerror}); is PNL_JOHN_URL right?"
+            raise SourceError(msg) from error
+        except (UnicodeDecodeError, csv.Error) as error:
+            msg = f"john: {self._path} is not a CSV file in UTF-8 ({error})"
+            raise SourceError(msg) from error
+
+
+def deal(row: Row, origin: str) -> Deal:
+    """One deal of the endpoint or the file."""
+    _only_usd(row)
+    closed_on = rows.day(row, "closed_date")
+    return Deal(
+        origin=origin,
+        deal_id=rows.text(row, "id"),
+        amount_usd=rows.amount(row, "amount"),
+        status=rows.word(row, "status", DEAL_STATUSES),
+        closed_on=closed_on,
+        updated_at=rows.instant(row, "updated_at" if row.get("updated_at") else "closed_date"),
+        description=rows.label(row.get("description")),
+    )
+
+
+def balance_transaction(row: Row, origin: str) -> Deal:
+    """One of Stripe's transactions: signed gross in cents, and the fee apart from it."""
+    _only_usd(row)
+    kind = rows.word(row, "type", STRIPE_REVENUE | STRIPE_FEES)
+    created = datetime.fromtimestamp(int(rows.amount(row, "created", unit=None, least=ZERO, most=rows.LARGEST_COUNT)), UTC)
+    gross_usd, fee_usd = rows.cents(row, "amount"), rows.cents(row, "fee")
+    is_fee = kind in STRIPE_FEES
+    return Deal(
+        origin=origin,
+        deal_id=rows.text(row, "id"),
+        amount_usd=ZERO if is_fee else gross_usd,
+        status="paid",
+        closed_on=created.date(),
+        updated_at=created,
+        description=rows.label(row.get("description")),
+        fee_usd=fee_usd - gross_usd if is_fee else fee_usd,
+    )
+
+
+def explain(status: int, body: Any) -> str:
+    """What a person should do about a refusal."""
+    del body
+    advice = {401: "check PNL_JOHN_TOKEN", 403: "check PNL_JOHN_TOKEN", 404: "is PNL_JOHN_URL right?"}
+    return advice.get(status, "")
+
+
+def _only_usd(row: Row) -> None:
+    if str(row.get("currency", "")).upper() != "USD":
+        msg = f"currency is {str(row.get('currency'))[:10]!r}, only USD can be added up; convert it at the source"
+        raise BadRow(msg)
+
+
+def _batch(found: list[Any], make: Callable[[Row], Deal], known: Known) -> Batch:
+    deals, refused = rows.convert(found, make, what="deal", key="id")
+    before = known.cursors.get("updated_to")
+    newest = max((deal.updated_at.isoformat() for deal in deals), default=before)
+    cursor = before if refused else newest
+    return Batch(deals=tuple(deals), refused=tuple(refused), cursors={"updated_to": cursor} if cursor else {})
+
+
+def _csv_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: (value or "").strip() for name, value in row.items() if isinstance(name, str) and not isinstance(value, list)}
