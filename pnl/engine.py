@@ -30,8 +30,8 @@ class Engine:
 
     def __init__(self, settings: Settings, *, on_answer: OnAnswer | None = None) -> None:
         self.settings = settings
-        self.model = PnLModel()
-        self.store: Store
+        self.model = PnLModel(mark=settings.kalshi_mark)
+        self.store = _store(settings)
         self._on_answer = on_answer
         self.resources = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
@@ -59,9 +59,9 @@ class Engine:
             raise ConfigError(msg)
         transport = await self.resources.enter_async_context(Transport(on_answer=self._on_answer))
         sources, others = open_sources(self.settings, transport)
-        self.store = await self.resources.enter_async_context(_store(self.settings))
-        self.model = PnLModel(sources, others, mark=self.settings.kalshi_mark)
-        self.model.restore(self.store.recorded)
+        self.store = _store(self.settings)
+        await self.resources.enter_async_context(self.store)
+        self.model.read_from(sources, others).restore(self.store.recorded)
         if any(reading.state is State.STALE for reading in self.model.readings.values()):
             self.model.show(self.model.put_together())  # what is on disk stands before the first poll ends
 
@@ -71,11 +71,18 @@ class Engine:
 
     async def aclose(self) -> None:
         """Stop polling, write what waits, close everything."""
+        self._stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.resources.aclose()
+
+    def close_store(self) -> None:
+        """Stop polling and write what waits, from a callback of a loop that will not run again to close the rest."""
+        self._stop()
+        self.store.close()
+
+    def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
-        await self.resources.aclose()
 
     async def sync(self) -> Snapshot:
         """Poll every source once, side by side, and record the result.
@@ -101,8 +108,10 @@ class Engine:
 
     async def _record(self, change: Change) -> None:
         """Commit a change, then show it; a commit that fails or takes long does not hold the page back."""
-        done = asyncio.wrap_future(self.store.append(change))
         snapshot = change.snapshot
+        if snapshot is not None and snapshot.is_waiting:
+            change = replace(change, snapshot=None)
+        done = asyncio.wrap_future(self.store.append(change))
         try:
             await asyncio.wait_for(asyncio.shield(done), SLOWEST_COMMIT_S)
         except (TimeoutError, StoreError) as error:

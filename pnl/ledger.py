@@ -259,6 +259,11 @@ class Ledger:
         """Every market by ticker."""
         return self._books
 
+    @property
+    def fill_count(self) -> int:
+        """How many fills there are."""
+        return self._closed.fill_count
+
     def fills(self) -> list[Fill]:
         """Every fill, newest first."""
         flat = (fill for fills in self._fills.values() for fill in fills.values())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from typing import Self
 
 import param
 
@@ -29,7 +30,7 @@ def _now() -> datetime:
 class PnLModel(param.Parameterized):
     """Net P&L and everything behind it, watched through `snapshot`.
 
-    It is handed its sources and keeps what they said: one that fails keeps its last good value, marked stale.
+    It is told its sources (`read_from`) and keeps what they said: one that fails keeps its last good value, marked stale.
     """
 
     mark = param.Selector(
@@ -45,27 +46,27 @@ class PnLModel(param.Parameterized):
         default=3, bounds=(0, 100), constant=True, doc="Failures in a row after which a stale source counts as down."
     )
 
-    def __init__(
-        self,
-        sources: Sequence[Source] = (),
-        not_configured: Iterable[str] = (),
-        *,
-        now: Callable[[], datetime] = _now,
-        **params: object,
-    ) -> None:
+    def __init__(self, *, now: Callable[[], datetime] = _now, **params: object) -> None:
         super().__init__(**params)
-        self.sources = {source.name: source for source in sources}
+        self.sources: dict[str, Source] = {}
         self.ledger = Ledger()
         self.marks: dict[str, Mark] = {}
         self.cost_days: dict[tuple[str, date], CostDay] = {}
         self.deals: dict[tuple[str, str], Deal] = {}
-        self.readings: dict[str, Reading[Batch]] = {
-            name: Reading(name, State.NOT_CONFIGURED) for name in not_configured
-        } | {name: Reading(name, State.DOWN, error="not asked yet") for name in self.sources}
-        self._known = {name: Known() for name in self.sources}
-        self._failures = dict.fromkeys(self.sources, 0)
+        self.readings: dict[str, Reading[Batch]] = {}
+        self._known: dict[str, Known] = {}
+        self._failures: dict[str, int] = {}
         self._now = now
         self._taken_at = datetime.fromtimestamp(0, UTC)
+
+    def read_from(self, sources: Iterable[Source], not_configured: Iterable[str] = ()) -> Self:
+        """Set what is polled, and what is left out of the numbers and named."""
+        self.sources = {source.name: source for source in sources}
+        self.readings = {name: Reading(name, State.NOT_CONFIGURED) for name in not_configured}
+        self.readings |= {name: Reading(name, State.DOWN) for name in self.sources}
+        self._known = {name: Known() for name in self.sources}
+        self._failures = dict.fromkeys(self.sources, 0)
+        return self
 
     def restore(self, recorded: Recorded) -> None:
         """Take in what the store holds, so that there are numbers before the first poll: stale, with their age."""
@@ -85,7 +86,7 @@ class PnLModel(param.Parameterized):
             known, as_of = recorded.sources.get(source.origin, (Known(), None))
             self._known[name] = known
             if as_of is not None:
-                self.readings[name] = Reading(name, State.STALE, as_of=as_of, error="not asked since the start")
+                self.readings[name] = Reading(name, State.STALE, as_of=as_of, error=f"{name}: showing what was recorded; not asked since the start")
 
     async def pull(self, name: str) -> Change:
         """Poll one source and take its answer in.

@@ -190,6 +190,11 @@ class Reading[T]:
     error: str | None = None
     refused: tuple[str, ...] = ()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Its first poll has not ended: neither an answer nor a failure is known."""
+        return self.state is State.DOWN and self.as_of is None and self.error is None
+
     def age_s(self, now: datetime) -> float | None:
         """Seconds since the last good answer, never negative; None if there was none."""
         return None if self.as_of is None else max(0.0, (now - self.as_of).total_seconds())
@@ -246,6 +251,11 @@ class Snapshot:
     def net_pnl(self) -> Decimal:
         """The one number."""
         return self.kalshi_pnl - self.total_costs + self.total_revenue
+
+    @property
+    def is_waiting(self) -> bool:
+        """Some source has not been heard of yet: such a total is on its way, and not worth recording."""
+        return any(reading.is_waiting for reading in self.sources)
 
     @property
     def complete(self) -> bool:

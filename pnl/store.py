@@ -212,25 +212,25 @@ class Store:
     async def __aenter__(self) -> Self:
         private_folder(self._folder)
         self._lock = hold(self._folder / LOCK_FILE)
-        self._thread = threading.Thread(target=self._run, name="store-writer")
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
         try:
             await asyncio.wrap_future(self._opened)
         except BaseException:
-            await self._end()
+            self.close()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._end()
+        await asyncio.to_thread(self.close)
 
-    async def _end(self) -> None:
-        """Write what waits, close, and only then let another process in."""
+    def close(self) -> None:
+        """Write what waits, close, and only then let another process in; blocks for it. Closing twice is fine."""
         self._queue.put(None)
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            self._thread.join()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

@@ -5,18 +5,21 @@ over the last snapshots) and `days` (net P&L by day). Nothing is drawn anew, and
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
+from itertools import accumulate
 from typing import Any
 
 from bokeh.document import Document
 from bokeh.models import ColumnDataSource
 from panel.io.document import unlocked
 from panel.io.state import set_curdoc
+from param.parameterized import Event
 
-from pnl.records import ZERO, Reading, Snapshot, money
+from pnl.model import PnLModel
+from pnl.records import ZERO, Reading, Snapshot, State, money
 
 LINE_POINTS = 2000
 GAP_MS = 90_000
@@ -63,22 +66,21 @@ def _nothing_yet(sources: Iterable[str]) -> dict[str, str]:
     texts = dict.fromkeys(names, "—") | {"tone": "flat", "equals": "=", "exact": "", "as_of": "", "state": "partial"}
     texts["warning"] = "Waiting for the first answers."
     for name in sources:
-        texts |= {f"{name}.state": "down", f"{name}.as_of": "", f"{name}.error": "not asked yet"}
+        texts |= _chip(Reading(name, State.DOWN))
     return texts
 
 
 def _chip(reading: Reading[Any]) -> dict[str, str]:
     name = reading.source
     return {
-        f"{name}.state": reading.state.value,
+        f"{name}.state": "waiting" if reading.is_waiting else reading.state.value,
         f"{name}.as_of": "" if reading.as_of is None else _iso(reading.as_of),
         f"{name}.error": reading.error or "",
     }
 
 
 def _warnings(snapshot: Snapshot) -> list[str]:
-    late = [f"{r.source}: {r.error}" if not (r.error or "").startswith(r.source) else str(r.error)
-            for r in snapshot.sources if r.error]
+    late = [reading.error for reading in snapshot.sources if reading.error]
     return late if snapshot.is_recorded else ["Not recorded: the numbers are live, but not on disk yet.", *late]
 
 
@@ -104,22 +106,29 @@ def changed(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, st
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Live:
-    """One session's column sources; filled with the present when made, then patched."""
+    """One session's column sources, filled with the present when made, then patched.
+
+    `on_records` is called when a record came that is more than a new price: what is not streamed is read anew.
+    """
 
     fields: ColumnDataSource
     line: ColumnDataSource
     days: ColumnDataSource
+    on_records: Callable[[], None]
 
 
 class Hub:
-    """The present, and every session that follows it."""
+    """The present of one model, and every session that follows it."""
 
-    def __init__(self, zone: tzinfo = UTC, sources: Iterable[str] = ()) -> None:
+    def __init__(self, model: PnLModel, zone: tzinfo, sources: Iterable[str]) -> None:
+        self.sources = tuple(sources)
+        self.fields = fields_of(None, self.sources)
+        self._model = model
         self._zone = zone
-        self._fields = fields_of(None, sources)
         self._points: deque[Point] = deque(maxlen=LINE_POINTS)
         self._days: dict[str, list[Any]] = {"day": [], "net": [], "total": []}
         self._sessions: dict[Document, Live] = {}
+        model.param.watch(self._on_snapshot, "snapshot")
 
     @property
     def session_count(self) -> int:
@@ -128,16 +137,20 @@ class Hub:
 
     def recall(self, snapshots: Iterable[tuple[int, int]]) -> None:
         """Begin the line with what was recorded: (ms since the epoch, micro-dollars), oldest first."""
+        live = list(self._points)
+        self._points.clear()
         for at_ms, net_micros in snapshots:
             self._add_point(at_ms, net_micros / 1e6, float(at_ms))
+        self._points.extend(live)
+        self._each(lambda live: _replace(live.line, _columns(self._points)))
 
-    def live(self) -> Live:
+    def live(self, on_records: Callable[[], None]) -> Live:
         """Column sources for a new session, holding the present."""
-        names, texts = list(self._fields), list(self._fields.values())
         return Live(
-            fields=ColumnDataSource({"name": names, "text": texts}, name="fields"),
+            fields=ColumnDataSource({"name": list(self.fields), "text": list(self.fields.values())}, name="fields"),
             line=ColumnDataSource(_columns(self._points), name="line"),
             days=ColumnDataSource(self._days, name="days"),
+            on_records=on_records,
         )
 
     def join(self, document: Document, live: Live) -> None:
@@ -150,39 +163,52 @@ class Hub:
         """Forget a session."""
         self._sessions.pop(document, None)
 
-    def publish(self, snapshot: Snapshot) -> None:
-        """Bring every session to a new snapshot."""
-        after = fields_of(snapshot)
-        texts = changed(self._fields, after)
-        self._fields = self._fields | after
-        at_ms = snapshot.taken_at.timestamp() * 1000
-        points = self._add_point(at_ms, float(snapshot.net_pnl), datetime.now(UTC).timestamp() * 1000)
-        for document, live in list(self._sessions.items()):
-            with set_curdoc(document), unlocked():
-                live.fields.patch({"text": self._patches(texts)})
-                live.line.stream(_columns(points), rollover=LINE_POINTS)
+    def _on_snapshot(self, event: Event) -> None:
+        self.publish(event.new)
+        if _records(event.old) != _records(event.new):
+            self.publish_records()
 
-    def publish_days(self, totals: Mapping[date, Decimal]) -> None:
-        """Bring every session to new totals by day."""
-        net = [float(usd) for usd in totals.values()]
-        total = [float(usd) for usd in _running(totals.values())]
-        start = [datetime.combine(day, time(), UTC).timestamp() * 1000 for day in totals]
-        self._days = {"day": start, "net": net, "total": total}
+    def publish(self, snapshot: Snapshot) -> None:
+        """Bring every session to a new snapshot: the texts that changed, and one point."""
+        after = fields_of(snapshot)
+        texts = changed(self.fields, after)
+        self.fields = self.fields | after
+        points = _columns([] if snapshot.is_waiting else self._add_snapshot(snapshot))
+
+        def send(live: Live) -> None:
+            live.fields.patch({"text": self._patches(texts)})
+            live.line.stream(points, rollover=LINE_POINTS)
+
+        self._each(send)
+
+    def publish_records(self) -> None:
+        """Bring every session to the days' new totals, and let it read anew what it shows of the records."""
+        self._days = day_columns(self._model.day_totals(self._zone))
+        self._each(lambda live: _replace(live.days, self._days))
+        for document, live in self._sessions.items():
+            document.add_next_tick_callback(live.on_records)
+
+    def _each(self, send: Callable[[Live], None]) -> None:
         for document, live in list(self._sessions.items()):
             with set_curdoc(document), unlocked():
-                live.days.data = self._days
+                send(live)
 
     def _patches(self, texts: Mapping[str, str]) -> list[tuple[int, str]]:
-        index = {name: number for number, name in enumerate(self._fields)}
+        index = {name: number for number, name in enumerate(self.fields)}
         return [(index[name], text) for name, text in texts.items()]
 
     def _catch_up(self, live: Live) -> None:
-        names, texts = live.fields.data["name"], live.fields.data["text"]
-        shown = dict(zip(names, texts, strict=True))
-        live.fields.patch({"text": self._patches(changed(shown, self._fields))})
-        newest = max((t0 for t0 in live.line.data["t0"]), default=0.0)
-        live.line.stream(_columns([point for point in self._points if point[2] > newest]), rollover=LINE_POINTS)
-        live.days.data = self._days
+        shown = dict(zip(live.fields.data["name"], live.fields.data["text"], strict=True))
+        live.fields.patch({"text": self._patches(changed(shown, self.fields))})
+        newest = max(live.line.data["t0"], default=0.0)
+        missed = [point for point in self._points if point[2] > newest]
+        live.line.stream(_columns(missed), rollover=LINE_POINTS)
+        if live.days.data != self._days:
+            _replace(live.days, self._days)
+
+    def _add_snapshot(self, snapshot: Snapshot) -> list[Point]:
+        published_ms = datetime.now(UTC).timestamp() * 1000
+        return self._add_point(snapshot.taken_at.timestamp() * 1000, float(snapshot.net_pnl), published_ms)
 
     def _add_point(self, at_ms: float, net: float, t0: float) -> list[Point]:
         local = at_ms + _offset_ms(at_ms, self._zone)
@@ -193,16 +219,35 @@ class Hub:
         return points
 
 
-def _columns(points: Iterable[Point]) -> dict[str, list[Any]]:
+def day_columns(totals: Mapping[date, Decimal]) -> dict[str, list[float]]:
+    """Totals by day as columns of a plot: the day's start in ms, its net and the running total in US dollars."""
+    return {
+        "day": [datetime.combine(day, time(), UTC).timestamp() * 1000 for day in totals],
+        "net": [float(usd) for usd in totals.values()],
+        "total": [float(usd) for usd in accumulate(totals.values())],
+    }
+
+
+def _records(snapshot: Snapshot | None) -> tuple[object, ...]:
+    """What changes when a record comes, and does not when only a price moved."""
+    if snapshot is None:
+        return ()
+    return (
+        snapshot.trade_count,
+        snapshot.settled_market_count,
+        snapshot.kalshi_fees,
+        snapshot.total_costs,
+        snapshot.total_revenue,
+    )
+
+
+def _replace(source: ColumnDataSource, columns: dict[str, list[Any]]) -> None:
+    source.data = columns
+
+
+def _columns(points: Iterable[Point]) -> dict[str, list[float]]:
     t, net, t0 = zip(*points, strict=True) if (points := list(points)) else ((), (), ())
     return {"t": list(t), "net": list(net), "t0": list(t0)}
-
-
-def _running(parts: Iterable[Decimal]) -> Iterable[Decimal]:
-    total = ZERO
-    for part in parts:
-        total += part
-        yield total
 
 
 def _offset_ms(at_ms: float, zone: tzinfo) -> float:

@@ -9,6 +9,7 @@ from random import Random
 from zlib import crc32
 
 from pnl.simulator.book import settle
+from pnl.simulator.dice import dice
 from pnl.simulator.nouns import (
     DAY,
     DOLLAR_PRICE,
@@ -162,7 +163,7 @@ class LivingMarket(World):
         yield Transfer(_uuid(f"{self._seed} out {block}"), False, at + 9 * DAY, at + 11 * DAY, 25_000, 200)  # noqa: FBT003
 
     def _make_market(self, slot: int) -> Market:
-        random = Random(f"{self._seed} market {slot}")
+        random = dice(self._seed, "market", slot)
         series, title, level, step = _SERIES[slot % len(_SERIES)]
         open_at = slot * self._slot + int(random.random() * self._slot)
         close_at = open_at + int(self._life * (0.15 + 2.55 * random.random() ** 2))

@@ -24,13 +24,14 @@ from pnl.simulator.nouns import (
 from pnl.simulator.world import World
 
 _FILL_COLUMNS = (
-    "fill_id,trade_id,order_id,ticker,market_ticker,side,action,outcome_side,book_side,"
-    "count_fp,yes_price_dollars,no_price_dollars,fee_cost,is_taker,created_time,ts,subaccount_number"
-).split(",")
+    *("fill_id", "trade_id", "order_id", "ticker", "market_ticker", "side", "action", "outcome_side", "book_side"),
+    *("count_fp", "yes_price_dollars", "no_price_dollars", "fee_cost", "is_taker", "created_time", "ts"),
+    "subaccount_number",
+)
 _SETTLEMENT_COLUMNS = (
-    "ticker,event_ticker,market_result,yes_count_fp,yes_total_cost_dollars,no_count_fp,no_total_cost_dollars,"
-    "revenue,fee_cost,value,settled_time"
-).split(",")
+    *("ticker", "event_ticker", "market_result", "yes_count_fp", "yes_total_cost_dollars", "no_count_fp"),
+    *("no_total_cost_dollars", "revenue", "fee_cost", "value", "settled_time"),
+)
 _LIVE_WINDOW = 30 * DAY
 _FAR = 1 << 62  # after everything
 

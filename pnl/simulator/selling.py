@@ -1,8 +1,8 @@
 """The deals of the business: won, invoiced, paid; now and then refunded or lost."""
 
 from collections.abc import Sequence
-from random import Random
 
+from pnl.simulator.dice import dice
 from pnl.simulator.nouns import DAY, SECOND, Deal, Status
 
 _EVERY = 4 * DAY
@@ -16,7 +16,7 @@ def deals_entered(seed: int, since: int, at: int, hostile: Sequence[str]) -> lis
 
 
 def _deal(seed: int, slot: int, at: int, hostile: Sequence[str]) -> Deal | None:
-    random = Random(f"{seed} deal {slot}")
+    random = dice(seed, "deal", slot)
     won_at = slot * _EVERY + int(random.random() * DAY) // SECOND * SECOND
     if won_at > at:
         return None

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from operator import add
-from random import Random
 
+from pnl.simulator.dice import dice
 from pnl.simulator.nouns import DAY, HOUR, Tokens
 
 # Tokens of an average hour by price class, and web searches.
@@ -61,7 +61,7 @@ def tokens_used(seed: int, start: int, end: int) -> Mapping[str, Tokens]:
 @lru_cache(maxsize=8_192)
 def _hour(seed: int, hour: int) -> dict[str, Tokens]:
     busy = _day_factor(seed, hour // 24) * (1.5 if 12 <= hour % 24 < 23 else 0.58)  # noqa: PLR2004 (12 to 23 UTC: office hours in New York)
-    random = Random(f"{seed} hour {hour}")
+    random = dice(seed, "hour", hour)
     return {
         model: Tokens(*(int(mean * busy * random.uniform(0.6, 1.4) + random.random()) for mean in means))
         for model, means in _AVERAGE_HOUR.items()
@@ -70,7 +70,7 @@ def _hour(seed: int, hour: int) -> dict[str, Tokens]:
 
 @lru_cache(maxsize=1_024)
 def _day_factor(seed: int, day: int) -> float:
-    return Random(f"{seed} day {day}").uniform(0.65, 1.45)
+    return dice(seed, "day", day).uniform(0.65, 1.45)
 
 
 def bill(tokens: Mapping[str, Tokens], day_at: int) -> Iterator[CostLine]:

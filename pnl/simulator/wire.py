@@ -10,7 +10,7 @@ from pnl.simulator.nouns import moment
 _encode = msgspec.json.Encoder().encode
 
 
-def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:  # noqa: ANN401
+def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """A JSON answer."""
     return web.Response(body=_encode(body), status=status, headers=headers, content_type="application/json")
 

@@ -116,8 +116,9 @@ class World(ABC):
         self._grow(at)
         return at
 
+    # A world that is complete from the start has nothing to bring in.
     def _grow(self, at: int) -> None:
-        """Bring in what has opened by `at`; a world that is complete from the start has nothing to do."""
+        del at
 
     def _admit(self, markets: Iterable[Market], transfers: Iterable[Transfer] = ()) -> None:
         for market in markets:

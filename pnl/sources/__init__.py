@@ -10,6 +10,7 @@ from pnl.records import Batch, Known
 from pnl.sources.transport import Transport
 
 GROUP = "pnl.sources"
+OWN = ("kalshi", "anthropic", "john")
 
 
 class Source(Protocol):
@@ -47,13 +48,14 @@ class Source(Protocol):
 
 
 def source_classes() -> dict[str, type[Source]]:
-    """Every installed source by name, the project's own included.
+    """Every installed source by name: the project's own first, then others by name.
 
     Raises:
         ConfigError: A third party's source cannot be imported.
     """
     found = {}
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+    entries = sorted(entry_points(group=GROUP), key=lambda entry: (*(entry.name != own for own in OWN), entry.name))
+    for entry in entries:
         try:
             found[entry.name] = entry.load()
         except Exception as error:

@@ -1,0 +1,55 @@
+"""Starts and stops the one engine of the process; every session shares it.
+
+Bokeh runs this file twice, so nothing happens when it is imported.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+import panel as pn
+
+from pnl.config import load_settings
+from pnl.engine import Engine
+from pnl.errors import PnlError
+from pnl.simulator.demo import engine_for
+from pnl.sources import source_classes
+from pnl.stream import LINE_POINTS, Hub
+from pnl.views.page import Frames
+
+log = logging.getLogger("pnl.app")
+
+
+def on_server_loaded(_context: Any) -> None:
+    """Open everything beside the page that is served meanwhile; a failure is shown there and logged."""
+    shared = pn.state.cache
+    try:
+        settings = load_settings()
+        engine = engine_for(settings)
+        shared["engine"] = engine
+        shared["hub"] = hub = Hub(engine.model, settings.zone, source_classes())
+        shared["frames"] = Frames(engine.model, settings.zone)
+    except PnlError as error:
+        _failed(error)
+        return
+    shared["opening"] = asyncio.get_running_loop().create_task(_open(engine, hub), name="engine-open")
+
+
+async def _open(engine: Engine, hub: Hub) -> None:
+    try:
+        await engine.__aenter__()
+        hub.recall(await engine.store.snapshots(limit=LINE_POINTS))
+        engine.start()
+    except PnlError as error:
+        _failed(error)
+
+
+def _failed(error: PnlError) -> None:
+    pn.state.cache["failure"] = str(error)
+    log.error("%s", error)
+
+
+def on_server_unloaded(_context: Any) -> None:
+    """Write what waits. This runs inside the server's loop for the last time: nothing can be awaited any more."""
+    if "engine" in pn.state.cache:
+        pn.state.cache["engine"].close_store()

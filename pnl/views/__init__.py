@@ -1,0 +1,8 @@
+"""Panel viewers, one for each panel of the page; each is handed the model and shows itself in a notebook cell too."""
+
+from pnl.views.days import DaysView
+from pnl.views.fills import FillsView
+from pnl.views.line import LineView
+from pnl.views.verdict import VerdictView
+
+__all__ = ["DaysView", "FillsView", "LineView", "VerdictView"]

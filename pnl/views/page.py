@@ -1,0 +1,76 @@
+"""One session's page: the verdict in the HTML itself, the plots and the table below it, all following the hub."""
+
+from datetime import tzinfo
+
+import pandas as pd
+import panel as pn
+from bokeh.models import CustomJS
+from markupsafe import escape
+
+from pnl.model import PnLModel
+from pnl.stream import Hub, Live
+from pnl.views.days import DaysView
+from pnl.views.fills import FillsView, fills_frame
+from pnl.views.line import LineView
+from pnl.views.verdict import asset, verdict_html
+
+PAINT = "window.pnl.paint(fields)"
+
+
+class Frames:
+    """The table of fills, made once for all sessions and anew when a fill or a title came."""
+
+    def __init__(self, model: PnLModel, zone: tzinfo) -> None:
+        self._model = model
+        self._zone = zone
+        self._made_for: tuple[int, int] | None = None
+        self._frame = pd.DataFrame()
+
+    def fills(self) -> pd.DataFrame:
+        """The current table; the same object while nothing changed."""
+        now = (self._model.ledger.fill_count, len(self._model.marks))
+        if now != self._made_for:
+            self._frame = fills_frame(self._model.ledger.fills(), self._model.marks, self._zone)
+            self._made_for = now
+        return self._frame
+
+
+def page(hub: Hub, frames: Frames, *, zone: str, is_demo: bool, is_simulated: bool) -> pn.Template:
+    """Build the page of the current session; it follows the hub from when it has loaded until it is closed."""
+    fills = FillsView(frames.fills())
+    live = hub.live(on_records=lambda: fills.show(frames.fills()))
+    line = LineView(live.line, zone)
+    # The texts have no plot of their own: the line's figure carries them into the document.
+    line.figure.tags = [live.fields]
+    live.fields.js_on_change("patching", CustomJS(args={"fields": live.fields}, code=PAINT))
+    template = pn.Template(asset("page.html"))
+    variables = {
+        "css": asset("page.css"),
+        "js": asset("page.js"),
+        "verdict": verdict_html(hub.fields, hub.sources),
+        "zone": zone,
+        "is_demo": is_demo,
+        "is_simulated": is_simulated,
+    }
+    for name, value in variables.items():
+        template.add_variable(name, value)
+    for name, view in (("line", line), ("days", DaysView(live.days)), ("fills", fills)):
+        template.add_panel(name, view)
+    _follow(hub, live)
+    return template
+
+
+def _follow(hub: Hub, live: Live) -> None:
+    document = pn.state.curdoc
+    document.js_on_event("document_ready", CustomJS(args={"fields": live.fields}, code=PAINT))
+    pn.state.onload(lambda: hub.join(document, live))
+    pn.state.on_session_destroyed(lambda _context: hub.leave(document))
+
+
+def notice(title: str, text: str, *, again_s: int | None = None) -> pn.Template:
+    """A page that says one thing, and nothing else; it asks again after some seconds if told to."""
+    template = pn.Template(asset("notice.html"))
+    variables = {"css": asset("page.css"), "heading": escape(title), "text": escape(text), "again_s": again_s}
+    for name, value in variables.items():
+        template.add_variable(name, value)
+    return template

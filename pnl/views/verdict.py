@@ -1,0 +1,51 @@
+"""The first thing read: net P&L, the equation behind it, and how far each source can be believed."""
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import panel as pn
+import param
+from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup
+from panel.viewable import Viewable, Viewer
+
+from pnl.model import PnLModel
+from pnl.stream import fields_of
+
+templates = Environment(
+    loader=PackageLoader("pnl.views", "templates"),
+    autoescape=select_autoescape(default=True),  # every text may come from outside
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+TITLES = {"kalshi": "Kalshi", "anthropic": "Anthropic", "john": "Deals"}
+
+
+def asset(name: str) -> Markup:
+    """A style sheet or script of the page, to stand in it as it is."""
+    return Markup(files("pnl.views").joinpath("templates", name).read_text("utf-8"))  # noqa: S704 - our own file
+
+
+def verdict_html(fields: Mapping[str, str], sources: Sequence[str]) -> str:
+    """The verdict and the source chips with these texts, all of them escaped."""
+    return templates.get_template("verdict.html").render(f=fields, sources=sources, titles=TITLES)
+
+
+class VerdictView(Viewer):
+    """The verdict in a notebook cell or an app of one's own; follows the model by itself."""
+
+    model = param.ClassSelector(class_=PnLModel, doc="Whose snapshot is shown.")
+
+    def __init__(self, model: PnLModel, **params: Any) -> None:
+        super().__init__(model=model, **params)
+        self._pane = pn.pane.HTML(pn.bind(self._html, model.param.snapshot), sizing_mode="stretch_width")
+
+    def _html(self, _snapshot: object) -> str:
+        names = tuple(self.model.readings)
+        style = f"<style>{asset('page.css')}</style>"
+        return style + verdict_html(fields_of(self.model.snapshot, names), names)
+
+    def __panel__(self) -> Viewable:
+        return self._pane
