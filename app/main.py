@@ -7,7 +7,7 @@ import panel as pn
 
 from pnl.views.page import notice, page
 
-pn.extension("tabulator", reconnect=True)
+pn.extension("tabulator")
 
 
 def build() -> pn.Template:
@@ -18,12 +18,14 @@ def build() -> pn.Template:
     if "hub" not in shared:  # the visit that warms the server up comes before anything is open
         return notice("Starting", "The numbers appear in a moment.", again_s=1)
     try:
-        settings = shared["engine"].settings
+        engine = shared["engine"]
+        settings = engine.settings
         return page(
             shared["hub"],
             shared["frames"],
             zone=settings.timezone,
-            is_demo=shared["engine"].is_demo,
+            late_s=engine.late_s,
+            is_demo=engine.is_demo,
             is_simulated=settings.is_simulated,
         )
     except Exception:

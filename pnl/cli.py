@@ -158,8 +158,7 @@ def simulate(
     Prints the settings that point `pnl` at it, in a form that a shell can read, and runs until it is stopped.
     """
     if speed is not None and account is None:
-        msg = "--speed replays a recorded account; name one with --account"
-        raise ConfigError(msg)
+        raise ConfigError("--speed replays a recorded account; name one with --account")
     world = LivingMarket(seed=seed) if account is None else RecordedAccount(account, speed=speed)
     asyncio.run(_serve(Simulator(world, port=port, key_out=key_out)))
 
@@ -206,8 +205,7 @@ def _app_folder() -> Path:
     for folder in (package.parent / "app", package / "app"):
         if (folder / "main.py").exists():
             return folder
-    msg = "the dashboard's folder app/ is missing from this installation; install pnl anew"
-    raise ConfigError(msg)
+    raise ConfigError("the dashboard's folder app/ is missing from this installation; install pnl anew")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Settings: from the environment, else `pnl.toml`, else the default; the only reader of the environment."""
 
 import os
+import re
 from datetime import UTC, datetime
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -17,6 +18,7 @@ from pnl.errors import ConfigError
 
 TOML_FILE = "pnl.toml"
 KALSHI_PATH = "/trade-api/v2"
+ONE_WORD = re.compile(r"[!-~]+")
 
 
 def is_loopback(url: str) -> bool:
@@ -34,16 +36,19 @@ def http_url(url: str) -> str:
     Raises:
         ValueError: It is none; says what it should be.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        msg = "should be an address such as https://host/path"
-        raise ValueError(msg)
+    try:
+        parts = urlsplit(url)
+        is_whole = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # its text would show the value
+        is_whole = False
+    if not is_whole:
+        raise ValueError("should be an address such as https://host/path")
     if parts.scheme == "http" and not is_loopback(url):
-        msg = "should start with https:// (keys travel with every request; plain http is only for this machine)"
-        raise ValueError(msg)
+        raise ValueError(
+            "should start with https:// (keys travel with every request; plain http is only for this machine)"
+        )
     if parts.username or parts.password:
-        msg = "should not hold a user name or password"
-        raise ValueError(msg)
+        raise ValueError("should not hold a user name or password")
     return url.rstrip("/")
 
 
@@ -106,8 +111,7 @@ class Settings(BaseSettings):
         try:
             ZoneInfo(name)
         except (KeyError, ValueError, OSError) as error:
-            msg = "should be a time zone such as America/New_York"
-            raise ValueError(msg) from error
+            raise ValueError("should be a time zone such as America/New_York") from error
         return name
 
     @field_validator("since")
@@ -119,9 +123,16 @@ class Settings(BaseSettings):
     @classmethod
     def _with_trade_api(cls, url: str) -> str:
         if not url.endswith(KALSHI_PATH):
-            msg = f"should end with {KALSHI_PATH}"
-            raise ValueError(msg)
+            raise ValueError(f"should end with {KALSHI_PATH}")
         return url
+
+    @field_validator("kalshi_key_id", "anthropic_admin_key", "john_token")
+    @classmethod
+    def _one_word(cls, key: str | SecretStr | None) -> str | SecretStr | None:
+        word = key.get_secret_value() if isinstance(key, SecretStr) else key
+        if word is not None and not ONE_WORD.fullmatch(word):
+            raise ValueError("should be one word of plain letters, without spaces or line ends (it becomes a header)")
+        return key
 
     @field_validator("data_dir", "kalshi_private_key_path")
     @classmethod
@@ -175,7 +186,7 @@ class Settings(BaseSettings):
         return {key.removeprefix(prefix).lower(): SecretStr(value) for key, value in mine.items()}
 
 
-def load_settings(**given: object) -> Settings:
+def load_settings(**given: Any) -> Settings:
     """Read the settings.
 
     Args:
@@ -190,8 +201,9 @@ def load_settings(**given: object) -> Settings:
         lines = [f"PNL_{str(e['loc'][0]).upper()}: {_in_words(e['msg'])}" for e in error.errors()]
         raise ConfigError("; ".join(lines)) from None  # the cause would print the value
     except ValueError as error:  # tomllib's own
-        msg = f"{TOML_FILE} cannot be read as TOML: {error}"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"{TOML_FILE} cannot be read as TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{TOML_FILE} cannot be read ({error.strerror})") from None
 
 
 def _in_words(message: str) -> str:
@@ -207,6 +219,7 @@ def private_folder(path: Path) -> Path:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)  # a folder that exists keeps its mode: it may be shared
     except OSError as error:
-        msg = f"PNL_DATA_DIR: the folder {path} cannot be used ({error.strerror}); choose one that you can write to"
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            f"PNL_DATA_DIR: the folder {path} cannot be used ({error.strerror}); choose one that you can write to"
+        ) from error
     return path

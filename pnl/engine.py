@@ -16,6 +16,8 @@ from pnl.sources.transport import OnAnswer, Transport
 from pnl.store import Change, Store
 
 SLOWEST_COMMIT_S = 0.25
+LATE_S = 4.0
+POLLS_UNTIL_LATE = 2
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,12 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    @property
+    def late_s(self) -> float:
+        """Seconds after which silence means that something is wrong: a few polls of the quickest source."""
+        polls = (source.poll_s for source in self.model.sources.values())
+        return LATE_S + POLLS_UNTIL_LATE * min(polls, default=0.0)
 
     async def open(self) -> None:
         """Open every part, in order; `resources` closes them in reverse."""

@@ -152,9 +152,7 @@ def _close_from_row(book: Book, row: Settlement) -> tuple[Entry, str | None]:
     cost_usd = row.yes_cost_usd + row.no_cost_usd
     payout_usd, oddity = payout(row, row.yes_count - row.no_count, cost_usd - pairs)
     lifetime_usd = payout_usd + pairs - cost_usd
-    return Entry(
-        book.ticker, row.settled_at, lifetime_usd - book.realized_usd, row.fee_usd - book.fees_usd
-    ), oddity
+    return Entry(book.ticker, row.settled_at, lifetime_usd - book.realized_usd, row.fee_usd - book.fees_usd), oddity
 
 
 def payout(row: Settlement, net_count: Decimal, basis_usd: Decimal) -> tuple[Decimal, str | None]:

@@ -283,7 +283,7 @@ class Bar:
 
 
 def money(usd: Decimal | None, *, signed: bool = False) -> str:
-    """US dollars as a person reads them: `-$12.40`, `+$8.20` where a plus is wanted, never `-$0.00`, `—` for unknown."""
+    """US dollars as a person reads them: `-$12.40`, `+$8.20` where a plus is wanted, no `-$0.00`, `—` for unknown."""
     if usd is None:
         return "—"
     cents = usd.quantize(Decimal("0.01"))

@@ -18,11 +18,11 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -253,36 +253,29 @@ class Store:
     async def snapshots(self, *, column: str = "net_pnl", limit: int = 1000) -> list[tuple[int, int]]:
         """The last snapshots of one money column: (ms since the epoch, micro-dollars), oldest first."""
         if column not in MONEY_FIELDS:
-            msg = f"{column!r} is no money column; there are {', '.join(MONEY_FIELDS)}"
-            raise ValueError(msg)
+            raise ValueError(f"{column!r} is no money column; there are {', '.join(MONEY_FIELDS)}")
         query = f"SELECT timestamp, {column}_micros FROM pnl_snapshots ORDER BY timestamp DESC LIMIT ?"  # noqa: S608
         return (await asyncio.to_thread(self._read, query, limit))[::-1]
 
     def _read(self, query: str, *values: object) -> list[Any]:
-        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as reader:  # the writer's own library
+        with closing(_reader(self.path)) as reader:  # the writer's own library
             return reader.execute(query, values).fetchall()
 
     # What follows runs in the writer's thread.
 
     def _run(self) -> None:
         try:
-            connection = _open(self.path, self._kind, self._synchronous)
-            recorded = load(connection)
+            connection, recorded = _open(self.path, self._kind, self._synchronous)
         except StoreError as error:
             self._opened.set_exception(error)
-        except Exception as error:  # whoever waits for the store must hear of it, whatever it was
-            msg = f"{self.path} cannot be opened: {error}; move it aside to start anew from the sources"
-            failure = StoreError(msg)
-            failure.__cause__ = error
-            self._opened.set_exception(failure)
-        else:
-            with closing(connection):
-                self._opened.set_result(recorded)
-                self._write_until_stopped(connection)
-                with suppress(sqlite3.Error):  # only upkeep: a full disk must not make closing fail
-                    connection.execute("PRAGMA analysis_limit = 1000")
-                    connection.execute("ANALYZE")
-                    connection.execute("PRAGMA optimize")
+            return
+        with closing(connection):
+            self._opened.set_result(recorded)
+            self._write_until_stopped(connection)
+            with suppress(sqlite3.Error):  # only upkeep: a full disk must not make closing fail
+                connection.execute("PRAGMA analysis_limit = 1000")
+                connection.execute("ANALYZE")
+                connection.execute("PRAGMA optimize")
 
     def _write_until_stopped(self, connection: sqlite3.Connection) -> None:
         waiting: list[tuple[Change, Future[None]]] = []
@@ -312,7 +305,7 @@ class Store:
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
                 write(connection, [change for change, _ in waiting])
-        except (sqlite3.Error, OverflowError) as error:
+        except (sqlite3.Error, ValueError, ArithmeticError) as error:  # the last two: what SQLite has no type for
             msg = f"{self.path} cannot be written: {error}; what waits is kept and written later"
             for _, done in waiting:
                 if not done.done():
@@ -336,35 +329,61 @@ def hold(path: Path) -> int:
     except OSError:
         holder = os.read(lock, 100).decode("ascii", "replace").strip() or "another process"
         os.close(lock)
-        msg = f"the data folder {path.parent} is in use by {holder}; stop it, or set PNL_DATA_DIR to another folder"
-        raise StoreHeld(msg) from None
+        raise StoreHeld(
+            f"the data folder {path.parent} is in use by {holder}; stop it, or set PNL_DATA_DIR to another folder"
+        ) from None
     os.ftruncate(lock, 0)
     os.write(lock, f"process {os.getpid()}".encode())
     return lock
 
 
-def _open(path: Path, kind: str, synchronous: str) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # before SQLite holds it: a later close() drops its locks
-    connection = sqlite3.connect(path, isolation_level=None)
+def _open(path: Path, kind: str, synchronous: str) -> tuple[sqlite3.Connection, Recorded]:
+    """The writing connection, and what is recorded; a StoreError whatever is wrong with the file."""
+    with ExitStack() as opened:
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # before SQLite holds it: close() drops its locks
+            version = _known_version(path)
+            connection = opened.enter_context(closing(sqlite3.connect(path, isolation_level=None)))
+            _tune(connection, synchronous)
+            _migrate(connection, version)
+            _keep_apart(connection, path, kind)
+            recorded = load(connection)
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(
+                f"{path} cannot be opened: {error}; move it aside to start anew from the sources"
+            ) from error
+        opened.pop_all()
+    return connection, recorded
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def _known_version(path: Path) -> int:
+    """The file's schema version, read without a change to any byte of it."""
+    with closing(_reader(path)) as reader:
+        version: int = reader.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"{path} was written by a newer version of pnl (schema {version}, this one knows {len(MIGRATIONS)}); "
+            "it was left untouched. Install that version, or set PNL_DATA_DIR to another folder"
+        )
+    return version
+
+
+def _tune(connection: sqlite3.Connection, synchronous: str) -> None:
     connection.execute("PRAGMA busy_timeout = 5000")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA cache_size = -10000")
     connection.execute("PRAGMA mmap_size = 0")
-    _migrate(connection, path)
-    _keep_apart(connection, path, kind)
-    return connection
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(MIGRATIONS):
-        msg = (
-            f"{path} was written by a newer version of pnl (schema {version}, this one knows {len(MIGRATIONS)}); "
-            "it was left untouched. Install that version, or set PNL_DATA_DIR to another folder"
-        )
-        raise StoreError(msg)
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
 
@@ -374,8 +393,9 @@ def _keep_apart(connection: sqlite3.Connection, path: Path, kind: str) -> None:
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('kind', ?)", (kind,))
     found = connection.execute("SELECT value FROM meta WHERE key = 'kind'").fetchone()[0]
     if found != kind:
-        msg = f"{path.parent} holds {found} numbers, and the sources are {kind} now; set PNL_DATA_DIR to another folder"
-        raise StoreError(msg)
+        raise StoreError(
+            f"{path.parent} holds {found} numbers, and the sources are {kind} now; set PNL_DATA_DIR to another folder"
+        )
 
 
 def write(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
@@ -390,17 +410,15 @@ def write(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
 
 def _write_records(connection: sqlite3.Connection, change: Change, received_ms: int) -> None:
     batch = change.batch
-    connection.executemany(
-        _upsert("kalshi_trades", 10), [(*_fill_row(fill), received_ms) for fill in batch.fills]
-    )
+    connection.executemany(_upsert("kalshi_trades", 10), [(*_fill_row(fill), received_ms) for fill in batch.fills])
     connection.executemany(
         _upsert("kalshi_settlements", 12), [(*_settlement_row(row), received_ms) for row in batch.settlements]
     )
-    tickers = {(row.ticker,) for row in (*batch.fills, *batch.settlements)}
+    tickers = {fill.ticker for fill in batch.fills} | {row.ticker for row in batch.settlements}
     connection.executemany(
         "UPDATE kalshi_trades SET status = 'settled' WHERE ticker = ?1 AND status = 'open' "
         "AND EXISTS (SELECT 1 FROM kalshi_settlements WHERE ticker = ?1)",
-        tickers,
+        [(ticker,) for ticker in tickers],
     )
     connection.executemany(_upsert("kalshi_marks", 5), [_mark_row(mark) for mark in batch.marks])
     for day in batch.cost_days:
@@ -430,7 +448,8 @@ def _write_snapshots(connection: sqlite3.Connection, snapshots: Sequence[Snapsho
         return
     newest = connection.execute("SELECT max(timestamp) FROM pnl_snapshots").fetchone()[0]
     connection.executemany(_upsert("pnl_snapshots", len(SNAPSHOT_COLUMNS)), rows)
-    in_order = (newest is None or newest < rows[0][0]) and all(a[0] < b[0] for a, b in zip(rows, rows[1:], strict=False))
+    instants = [-1 if newest is None else newest, *(row[0] for row in rows)]
+    in_order = all(earlier < later for earlier, later in pairwise(instants))
     if in_order:
         bars = [_roll_up(minute, list(some)) for minute, some in groupby(rows, key=lambda row: row[0] // MINUTE_MS)]
         connection.executemany(MERGE_BARS, bars)

@@ -257,6 +257,7 @@ def test_a_damaged_recording_is_named_by_file_line_and_column(tmp_path):
     good = (tmp_path / "fills.csv").read_text()
     for damage, words in (
         (good.replace("38.10", "many"), "fills.csv line 2: count_fp makes no sense: 'many'"),
+        (good.replace("38.10", "38.105"), "fills.csv line 2: count_fp makes no sense: '38.105'"),
         (good.replace("count_fp", "count"), "fills.csv line 1: column missing: count_fp"),
         (good.replace("2026-05-25T07:56", "yesterday"), "fills.csv line 3: created_time makes no sense"),
         (None, "fills.csv: cannot be read"),
@@ -288,16 +289,24 @@ def test_the_same_seed_gives_the_same_world_whenever_it_is_started():
 def test_asking_in_small_steps_or_in_one_leap_shows_the_same_world():
     """What is known at an instant does not depend on what was asked before."""
     steps, leap = LivingMarket(seed=3), LivingMarket(seed=3)
-    steps.balance(NOW), leap.balance(NOW)
-    for minutes in range(0, 60 * 48, 31):
-        steps.settled_positions(NOW + timedelta(minutes=minutes))
+    leap.balance(NOW)
+    leap.balance(NOW + timedelta(days=2))
+    for hours in range(48):
+        now = NOW + timedelta(hours=hours)
+        assert steps.settled_positions(now) == leap.settled_positions(now)
+        assert steps.markets(now) == leap.markets(now)
+        assert steps.fills(now) == leap.fills(now)
+        assert steps.balance(now) == leap.balance(now)
 
-    end = NOW + timedelta(days=2)
 
-    assert steps.fills(end) == leap.fills(end)
-    assert steps.balance(end) == leap.balance(end)
-    assert steps.settled_positions(end) == leap.settled_positions(end)
-    assert len(steps.fills(NOW)) < len(steps.fills(end))
+def test_a_restart_on_another_day_loses_no_history():
+    """The first day moves in steps of 30 days, not with the clock, so that totals do not drift from day to day."""
+    now = NOW + timedelta(days=3)
+    first, second = LivingMarket(seed=4), LivingMarket(seed=4)
+    first.balance(NOW)
+
+    assert first.fills(now) == second.fills(now)
+    assert first.balance(now) == second.balance(now)
 
 
 def test_the_living_market_is_a_small_business_of_the_promised_size(business):
@@ -324,6 +333,7 @@ def test_fills_lie_within_the_life_of_their_market_and_lead_to_its_settlement(bu
         for fill in market.fills:
             assert market.open_at < fill.at < market.close_at < market.settlement.at
             counts[fill.is_yes] += fill.count
+        assert market.settlement.fee_micros == sum(fill.fee_micros for fill in market.fills)
         assert (counts[True], counts[False]) == (market.settlement.yes_count, market.settlement.no_count)
 
 
@@ -369,6 +379,9 @@ async def test_pages_of_any_size_hold_the_same_rows_newest_first(living):
     for path in ("/portfolio/fills", "/portfolio/settlements", "/markets", "/portfolio/positions"):
         whole = await living.kalshi_rows(path)
         assert [row["ticker"] for row in whole] == [row["ticker"] for row in await living.kalshi_rows(path, limit=37)]
+    markets = len(await living.kalshi_rows("/portfolio/positions"))
+    for limit, pages in ((markets, 1), (markets - 1, 2)):
+        assert len([page async for page in living.kalshi_pages("/portfolio/positions", limit)]) == pages
     times = [row["created_time"] for row in await living.kalshi_rows("/portfolio/fills")]
     assert times == sorted(times, reverse=True)
 

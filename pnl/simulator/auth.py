@@ -52,7 +52,7 @@ def _make(key_type: KeyType) -> PrivateKey:
 def _write(key: PrivateKey, path: Path) -> PrivateKey:
     form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file:  # noqa: PTH123 (a descriptor, so that the mode is right from the first byte)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 (a descriptor: the mode is right from the first byte)
         file.write(key.private_bytes(serialization.Encoding.PEM, form, plain))
     return key
 

@@ -48,9 +48,7 @@ def gross_pnl_micros(row: Settlement) -> int:
     return row.revenue_cents * 10_000 + pairs - row.yes_cost_micros - row.no_cost_micros
 
 
-def settle(  # noqa: PLR0913 (a row has these parts)
-    fills: Iterable[Fill], *, ticker: str, event: str, at: int, result: Result, value: int
-) -> Settlement:
+def settle(fills: Iterable[Fill], *, ticker: str, event: str, at: int, result: Result, value: int) -> Settlement:
     """The settlement row that these fills lead to when one YES pays `value` cents."""
     counts, costs, fees = {True: 0, False: 0}, {True: 0, False: 0}, 0
     for fill in fills:

@@ -106,7 +106,7 @@ def _stripe_rows(deals: Sequence[Deal], now: int) -> Iterator[dict[str, Any]]:
             yield _row(name, "payout", cents=-cents, fee=0, at=friday, now=now, description="STRIPE PAYOUT")
 
 
-def _row(name: str, kind: str, *, cents: int, fee: int, at: int, now: int, description: str) -> dict[str, Any]:  # noqa: PLR0913
+def _row(name: str, kind: str, *, cents: int, fee: int, at: int, now: int, description: str) -> dict[str, Any]:
     words = {"currency": "usd", "description": "Stripe processing fees", "type": "stripe_fee"}
     detail = {"amount": fee, "application": None, **words}
     available_at = at + 2 * DAY if kind == "charge" else at

@@ -42,7 +42,7 @@ class Simulator:
         OSError: The port is taken.
     """
 
-    def __init__(  # noqa: PLR0913 (each has a default)
+    def __init__(
         self,
         world: World,
         port: int = 0,

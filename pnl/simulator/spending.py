@@ -60,7 +60,7 @@ def tokens_used(seed: int, start: int, end: int) -> Mapping[str, Tokens]:
 
 @lru_cache(maxsize=8_192)
 def _hour(seed: int, hour: int) -> dict[str, Tokens]:
-    busy = _day_factor(seed, hour // 24) * (1.5 if 12 <= hour % 24 < 23 else 0.58)  # noqa: PLR2004 (12 to 23 UTC: office hours in New York)
+    busy = _day_factor(seed, hour // 24) * (1.5 if 12 <= hour % 24 < 23 else 0.58)  # noqa: PLR2004 (office hours in New York, in UTC)
     random = dice(seed, "hour", hour)
     return {
         model: Tokens(*(int(mean * busy * random.uniform(0.6, 1.4) + random.random()) for mean in means))

@@ -59,8 +59,9 @@ def source_classes() -> dict[str, type[Source]]:
         try:
             found[entry.name] = entry.load()
         except Exception as error:
-            msg = f"source {entry.name} ({entry.value}) cannot be imported: {error}; reinstall or remove its package"
-            raise ConfigError(msg) from error
+            raise ConfigError(
+                f"source {entry.name} ({entry.value}) cannot be imported: {error}; reinstall or remove its package"
+            ) from error
     return found
 
 

@@ -13,7 +13,6 @@ from decimal import Decimal
 from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
-from itertools import chain
 from typing import Any, Self
 
 from pydantic import SecretStr
@@ -33,9 +32,9 @@ FIRST_SYNC = timedelta(days=365)
 REVISED_FOR = timedelta(days=3)
 BILLED_WITHIN = timedelta(days=7)  # a finished day without a bill for so long cost nothing
 MILLION = Decimal(1_000_000)
-COMMITTED_TIERS = frozenset({"priority"})  # paid for in advance, so in no cost report
+COMMITTED_TIER = "priority"  # paid for in advance, so in no cost report
 
-# The published calls send x-api-key, the newer documents a bearer token: the one that is refused gives way to the other.
+# The published calls send x-api-key, the newer documents a bearer token: the one that is refused gives way to another.
 HEADER_STYLES: tuple[Callable[[str], dict[str, str]], ...] = (
     lambda key: {"x-api-key": key},
     lambda key: {"Authorization": f"Bearer {key}"},
@@ -78,9 +77,7 @@ class Anthropic:
         if settings.anthropic_admin_key is None:
             return None
         poll_s = settings.anthropic_poll_s or settings.poll_s or POLL_S
-        return cls(
-            settings.anthropic_url, settings.anthropic_admin_key, transport, poll_s=poll_s, since=settings.since
-        )
+        return cls(settings.anthropic_url, settings.anthropic_admin_key, transport, poll_s=poll_s, since=settings.since)
 
     async def poll(self, known: Known) -> Batch:
         """Bills from the last ones on, and estimates for what they lack; on the first poll, a year of bills.
@@ -93,9 +90,8 @@ class Anthropic:
         batches, errors = await side_by_side(self._billed(known, today), self._estimated(recent))
         if not batches:
             raise errors[0]
-        if errors:  # an estimate must not replace a bill that could not be read; a bill stands without its estimate
-            batches = [batch for batch in batches if "billed_to" in batch.cursors]
-        return merge([_prefer_bills(merge(batches))], errors)
+        batch = merge(batches, errors)
+        return _only_bills(batch) if errors else _prefer_bills(batch)
 
     async def _billed(self, known: Known, today: date) -> Batch:
         """Every finished day since the cursor; a day without a line is not billed yet, or cost nothing."""
@@ -141,17 +137,19 @@ class Anthropic:
 
     async def _get(self, report: str, query: list[tuple[str, str]]) -> Any:
         url = f"{self._url}/v1/organizations/{report}"
+        style = self._header_style
         try:
-            return await self._ask(url, query)
+            return await self._ask(url, query, style)
         except SourceRefused as error:
             if error.status != HTTPStatus.UNAUTHORIZED:
                 raise
-            self._header_style = 1 - self._header_style
-            return await self._ask(url, query)
+        page = await self._ask(url, query, 1 - style)
+        self._header_style = 1 - style  # two reports are asked side by side, so it is set and never turned over
+        return page
 
-    async def _ask(self, url: str, query: list[tuple[str, str]]) -> Any:
-        style = HEADER_STYLES[self._header_style](self._admin_key.get_secret_value())
-        headers = {**style, "anthropic-version": API_VERSION}
+    async def _ask(self, url: str, query: list[tuple[str, str]], style: int) -> Any:
+        key_header = HEADER_STYLES[style](self._admin_key.get_secret_value())
+        headers = {**key_header, "anthropic-version": API_VERSION}
         return await self._transport.get(url, source=self.name, headers=headers, query=query, explain=explain)
 
 
@@ -190,7 +188,9 @@ class PriceList:
 @cache
 def price_list() -> PriceList:
     """The dated price list that comes with the package."""
-    table = tomllib.loads(files("pnl.sources").joinpath("anthropic_prices.toml").read_text("utf-8"), parse_float=Decimal)
+    table = tomllib.loads(
+        files("pnl.sources").joinpath("anthropic_prices.toml").read_text("utf-8"), parse_float=Decimal
+    )
     kinds = ("input", "write_5m", "write_1h", "read", "output")
     return PriceList(
         tuple(
@@ -210,18 +210,18 @@ def estimate(row: Row, day: date, prices: PriceList) -> Decimal:
     Raises:
         BadRow: The model has no price, or a count makes no sense.
     """
-    if row.get("service_tier") in COMMITTED_TIERS:
-        return ZERO
-    model = rows.text(row, "model")
-    price = prices.of(model, day)
     tokens = _tokens(row)
+    searches = _count(row.get("server_tool_use"), "web_search_requests")
+    used = searches + sum(tokens.values())
+    if not used or row.get("service_tier") == COMMITTED_TIER:
+        return ZERO
+    price = prices.of(rows.text(row, "model"), day)
     if price is None:
-        msg = f"no list price is known for it, so {sum(tokens.values()):,} tokens are left out until they are billed"
-        raise BadRow(msg)
+        raise BadRow(f"no list price is known for it, so its use ({used:,}) is left out until it is billed")
     usd = sum((price.per_million[kind] * count / MILLION for kind, count in tokens.items()), ZERO)
     usd *= prices.batch_ratio if row.get("service_tier") == "batch" else 1
     usd *= prices.us_ratio if row.get("inference_geo") == "us" else 1
-    return usd + prices.web_search_usd * _count(row.get("server_tool_use"), "web_search_requests")
+    return usd + prices.web_search_usd * searches
 
 
 def _tokens(row: Row) -> dict[str, Decimal]:
@@ -238,7 +238,7 @@ def _tokens(row: Row) -> dict[str, Decimal]:
 def _count(row: Any, field: str) -> Decimal:
     if not isinstance(row, Mapping) or row.get(field) is None:
         return ZERO
-    return rows.amount(row, field, unit=None, least=ZERO, most=rows.LARGEST_COUNT)
+    return rows.amount(row, field, unit=rows.ONE, least=ZERO, most=rows.LARGEST_COUNT)
 
 
 def _is_model(model: str, name: str) -> bool:
@@ -257,25 +257,25 @@ def _billed_to(days: list[CostDay], today: date) -> date:
 def _cost_lines(bucket: Any) -> tuple[date, list[Cost], list[str]]:
     day = _bucket_day(bucket)
     lines, refused = rows.convert(
-        listed(bucket, "results", source="anthropic"), lambda row: _cost_line(row, day), what=f"cost of {day}", key="description"
+        listed(bucket, "results", source="anthropic"),
+        lambda row: _cost_line(row, day),
+        what=f"cost of {day}",
+        key="description",
     )
     return day, lines, refused
 
 
 def _cost_line(row: Row, day: date) -> Cost:
     if row.get("currency", "USD") != "USD":
-        msg = f"currency is {str(row['currency'])[:10]!r}, only USD can be added up"
-        raise BadRow(msg)
+        raise BadRow(f"currency is {str(row['currency'])[:10]!r}, only USD can be added up")
     item = row.get("description") or row.get("cost_type") or "all"
     return Cost("anthropic", day, rows.label(item), rows.cents(row, "amount"))
 
 
 def _usage_lines(bucket: Any) -> tuple[date, list[Cost], list[str]]:
     day = _bucket_day(bucket)
-    used = [row for row in listed(bucket, "results", source="anthropic") if not isinstance(row, Mapping) or any(_numbers(row))]
-    lines, refused = rows.convert(
-        used, lambda row: _usage_line(row, day), what=f"usage of {day}, model", key="model"
-    )
+    used = listed(bucket, "results", source="anthropic")
+    lines, refused = rows.convert(used, lambda row: _usage_line(row, day), what=f"usage of {day}, model", key="model")
     return day, lines, refused
 
 
@@ -284,18 +284,16 @@ def _usage_line(row: Row, day: date) -> Cost:
     return Cost("anthropic", day, item, estimate(row, day, price_list()), is_estimate=True)
 
 
-def _numbers(row: Row) -> Iterable[object]:
-    """Every figure of a usage row, the nested ones too."""
-    nested = chain.from_iterable(value.values() for value in row.values() if isinstance(value, Mapping))
-    return (value for value in chain(row.values(), nested) if isinstance(value, int | Decimal))
-
-
 def _bucket_day(bucket: Any) -> date:
     try:
         return rows.day(bucket, "starting_at")
     except (BadRow, AttributeError) as error:
-        msg = f"anthropic: a bucket of a report has no day: {error}"
-        raise SourceError(msg) from error
+        raise SourceError(f"anthropic: a bucket of a report has no day: {error}") from error
+
+
+def _only_bills(batch: Batch) -> Batch:
+    """No estimate: it must not replace a bill that could not be read. A bill stands without its estimate."""
+    return replace(batch, cost_days=tuple(day for day in batch.cost_days if not day.is_estimate))
 
 
 def _prefer_bills(batch: Batch) -> Batch:

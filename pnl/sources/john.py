@@ -89,8 +89,7 @@ def place_of(url: str, token: SecretStr | None, transport: Transport, since: dat
     try:
         parts = urlsplit(http_url(url))
     except ValueError as error:
-        msg = f"PNL_JOHN_URL: {error}"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"PNL_JOHN_URL: {error}") from None
     headers = {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
     web = Web(transport, headers, since)
     address = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
@@ -159,7 +158,7 @@ class Stripe:
             return some, str(last or "")
 
         moved = await read_pages("john: Stripe's list of transactions", read)
-        money = [row for row in moved if not isinstance(row, dict) or row.get("type") not in STRIPE_OWN_MONEY]
+        money = [row for row in moved if not _is_own_money(row)]
         return _batch(money, lambda row: balance_transaction(row, self.origin), known)
 
 
@@ -180,21 +179,21 @@ class DealsFile:
     def _rows(self) -> list[dict[str, Any]]:
         try:
             if self._path.stat().st_size > LARGEST_FILE_BYTES:
-                msg = f"john: {self._path} is larger than {LARGEST_FILE_BYTES >> 20} MB, which no list of deals should be"
-                raise SourceError(msg)
+                raise SourceError(
+                    f"john: {self._path} is larger than {LARGEST_FILE_BYTES >> 20} MB, which no list of deals should be"
+                )
             with self._path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file)
                 missing = [name for name in self.REQUIRED if name not in (reader.fieldnames or ())]
                 if missing:
-                    msg = f"john: {self._path} has no column {', '.join(missing)} in its first line"
-                    raise SourceError(msg)
+                    raise SourceError(f"john: {self._path} has no column {', '.join(missing)} in its first line")
                 return [_csv_row(row) for row in reader]
         except OSError as error:
-            msg = f"john: {self._path} cannot be read ({error.strerror}); is PNL_JOHN_URL right?"
-            raise SourceError(msg) from error
+            raise SourceError(
+                f"john: {self._path} cannot be read ({error.strerror}); is PNL_JOHN_URL right?"
+            ) from error
         except (UnicodeDecodeError, csv.Error) as error:
-            msg = f"john: {self._path} is not a CSV file in UTF-8 ({error})"
-            raise SourceError(msg) from error
+            raise SourceError(f"john: {self._path} is not a CSV file in UTF-8 ({error})") from error
 
 
 def deal(row: Row, origin: str) -> Deal:
@@ -216,7 +215,7 @@ def balance_transaction(row: Row, origin: str) -> Deal:
     """One of Stripe's transactions: signed gross in cents, and the fee apart from it."""
     _only_usd(row)
     kind = rows.word(row, "type", STRIPE_REVENUE | STRIPE_FEES)
-    created = datetime.fromtimestamp(int(rows.amount(row, "created", unit=None, least=ZERO, most=rows.LARGEST_COUNT)), UTC)
+    created = rows.unix_instant(row, "created")
     gross_usd, fee_usd = rows.cents(row, "amount"), rows.cents(row, "fee")
     is_fee = kind in STRIPE_FEES
     return Deal(
@@ -231,6 +230,11 @@ def balance_transaction(row: Row, origin: str) -> Deal:
     )
 
 
+def _is_own_money(row: Any) -> bool:
+    kind = row.get("type") if isinstance(row, Mapping) else None
+    return isinstance(kind, str) and kind in STRIPE_OWN_MONEY
+
+
 def explain(status: int, body: Any) -> str:
     """What a person should do about a refusal."""
     del body
@@ -240,17 +244,22 @@ def explain(status: int, body: Any) -> str:
 
 def _only_usd(row: Row) -> None:
     if str(row.get("currency", "")).upper() != "USD":
-        msg = f"currency is {str(row.get('currency'))[:10]!r}, only USD can be added up; convert it at the source"
-        raise BadRow(msg)
+        raise BadRow(
+            f"currency is {str(row.get('currency'))[:10]!r}, only USD can be added up; convert it at the source"
+        )
 
 
 def _batch(found: list[Any], make: Callable[[Row], Deal], known: Known) -> Batch:
     deals, refused = rows.convert(found, make, what="deal", key="id")
-    before = known.cursors.get("updated_to")
-    newest = max((deal.updated_at.isoformat() for deal in deals), default=before)
-    cursor = before if refused else newest
+    cursor = known.cursors.get("updated_to")
+    if deals and not refused:  # a deal may be dated into the future: what changes until then must not be skipped
+        cursor = min(max(deal.updated_at for deal in deals), datetime.now(UTC)).isoformat()
     return Batch(deals=tuple(deals), refused=tuple(refused), cursors={"updated_to": cursor} if cursor else {})
 
 
 def _csv_row(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: (value or "").strip() for name, value in row.items() if isinstance(name, str) and not isinstance(value, list)}
+    return {
+        name: (value or "").strip()
+        for name, value in row.items()
+        if isinstance(name, str) and not isinstance(value, list)
+    }

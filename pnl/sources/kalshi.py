@@ -8,7 +8,6 @@ import base64
 import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http import HTTPStatus
@@ -39,6 +38,7 @@ FILLS_OVERLAP = timedelta(minutes=10)
 SETTLEMENTS_OVERLAP = timedelta(days=1)
 
 ARCHIVED_TO = "archived_to"
+NOT_ARCHIVED = {ARCHIVED_TO: ""}  # the archive was read and not all of it can be believed: the next poll reads it again
 SIDES: dict[str, Side] = {"yes": "yes", "bid": "yes", "no": "no", "ask": "no"}
 
 REFUSALS = {
@@ -90,18 +90,17 @@ def load_private_key(path: Path) -> PrivateKey:
         mode = stat.S_IMODE(path.stat().st_mode)
         pem = path.read_bytes()
     except OSError as error:
-        msg = f"{setting} cannot be read ({error.strerror}); it should be the PEM file that Kalshi gave you"
-        raise ConfigError(msg) from None
+        raise ConfigError(
+            f"{setting} cannot be read ({error.strerror}); it should be the PEM file that Kalshi gave you"
+        ) from None
     if mode & 0o077:
-        msg = f"{setting} can be read by others (mode {mode:04o}); run: chmod 600 '{path}'"
-        raise ConfigError(msg)
+        raise ConfigError(f"{setting} can be read by others (mode {mode:04o}); run: chmod 600 '{path}'")
     try:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError):
         key = None
     if not isinstance(key, RSAPrivateKey | Ed25519PrivateKey):
-        msg = f"{setting} is not an RSA or Ed25519 private key in PEM form without a password"
-        raise ConfigError(msg)
+        raise ConfigError(f"{setting} is not an RSA or Ed25519 private key in PEM form without a password")
     return key
 
 
@@ -120,6 +119,7 @@ class Kalshi:
         poll_s: float = POLL_S,
         since: datetime | None = None,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.poll_s = poll_s
         self._url = url
@@ -128,6 +128,7 @@ class Kalshi:
         self._since = since
         self._pace = Paced(per_second=READS_PER_S)
         self._clock = clock
+        self._now = now
         self._balance: tuple[float, Decimal] | None = None
         self._cutoff: datetime | None = None
 
@@ -143,8 +144,7 @@ class Kalshi:
             return None
         if key_id is None or path is None:
             missing = "PNL_KALSHI_KEY_ID" if key_id is None else "PNL_KALSHI_PRIVATE_KEY_PATH"
-            msg = f"{missing} is not set; Kalshi needs the key id and the path of its private key"
-            raise ConfigError(msg)
+            raise ConfigError(f"{missing} is not set; Kalshi needs the key id and the path of its private key")
         signer = Signer(key_id, load_private_key(path))
         poll_s = settings.kalshi_poll_s or settings.poll_s or POLL_S
         return cls(settings.kalshi_url, signer, transport, poll_s=poll_s, since=settings.since)
@@ -165,21 +165,26 @@ class Kalshi:
         batches, errors = await side_by_side(*feeds)
         if not batches:
             raise errors[0]
-        return merge([*batches, *await self._follow_up(known, batches)], errors)
+        later, later_errors = await self._follow_up(known, batches)
+        return merge([*batches, *later], [*errors, *later_errors])
 
-    async def _follow_up(self, known: Known, batches: list[Batch]) -> list[Batch]:
+    async def _follow_up(self, known: Known, batches: list[Batch]) -> tuple[list[Batch], list[SourceError]]:
         """What this poll's own fills make necessary: results of archived markets, and marks of new ones."""
         settled = {row.ticker for batch in batches for row in batch.settlements}
         traded = {fill.ticker for batch in batches for fill in batch.fills}
-        results = Batch()
+        results: list[Batch] = []
+        errors: list[SourceError] = []
         if any(ARCHIVED_TO in batch.cursors for batch in batches):
-            results = await self._archived_results((traded | known.open_tickers) - settled)
-            settled |= {row.ticker for row in results.settlements}
-        return [results, await self._marks(traded - settled - known.open_tickers)]
+            results, errors = await side_by_side(self._archived_results((traded | known.open_tickers) - settled))
+            if errors or results[0].refused:
+                results.append(Batch(cursors=NOT_ARCHIVED))
+            settled |= {row.ticker for batch in results for row in batch.settlements}
+        marks, more_errors = await side_by_side(self._marks(traded - settled - known.open_tickers))
+        return results + marks, errors + more_errors
 
     async def _marks(self, tickers: Iterable[str]) -> Batch:
         pages = [await self._get("/markets", {"tickers": ",".join(some)}) for some in _chunks(tickers)]
-        now = datetime.now(UTC)
+        now = self._now()
         markets = (row for page in pages for row in listed(page, "markets", source=self.name))
         marks, refused = rows.convert(markets, lambda row: mark(row, now), what="market", key="ticker")
         return Batch(marks=tuple(marks), refused=tuple(refused))
@@ -192,8 +197,8 @@ class Kalshi:
         archived = await self._pages("/historical/fills", "fills", since) if read_archive else []
         fills, refused = rows.convert(archived + live, fill, what="fill", key="fill_id")
         cursors = self._advance(known, "fills", [f.filled_at for f in fills], refused)
-        if read_archive and not refused:
-            cursors[ARCHIVED_TO] = cutoff.isoformat()
+        if read_archive:
+            cursors |= NOT_ARCHIVED if refused else {ARCHIVED_TO: cutoff.isoformat()}
         return Batch(fills=tuple(fills), cursors=cursors, refused=tuple(refused))
 
     async def _settlements(self, known: Known) -> Batch:
@@ -224,8 +229,7 @@ class Kalshi:
             try:
                 self._balance = (asked_at, rows.amount(page, "balance_dollars"))
             except (BadRow, AttributeError) as error:
-                msg = f"kalshi: the balance cannot be read: {error}"
-                raise SourceError(msg) from error
+                raise SourceError(f"kalshi: the balance cannot be read: {error}") from error
         return Batch(account=Account(balance_usd=self._balance[1]))
 
     async def _read_cutoff(self) -> datetime:
@@ -235,23 +239,20 @@ class Kalshi:
             try:
                 self._cutoff = rows.instant(page, "trades_created_ts")
             except (BadRow, AttributeError) as error:
-                msg = f"kalshi: the archive's cutoff cannot be read: {error}"
-                raise SourceError(msg) from error
+                raise SourceError(f"kalshi: the archive's cutoff cannot be read: {error}") from error
         return self._cutoff
 
     def _resume(self, known: Known, feed: str, overlap: timedelta) -> datetime | None:
         cursor = known.cursors.get(feed)
         return self._since if cursor is None else datetime.fromisoformat(cursor) - overlap
 
-    def _advance(
-        self, known: Known, feed: str, instants: list[datetime], refused: list[str]
-    ) -> dict[str, str]:
-        """Where the next poll goes on: not past a row that was refused, so that it is asked for again."""
+    def _advance(self, known: Known, feed: str, instants: list[datetime], refused: list[str]) -> dict[str, str]:
+        """Where the next poll goes on: not past now, nor past a row that was refused, so that it is asked for again."""
         before = known.cursors.get(feed)
         if refused or not instants:
             return {} if before is None else {feed: before}
-        newest = max(instants).isoformat()
-        return {feed: newest if before is None else max(before, newest)}
+        newest = min(max(instants), self._now())
+        return {feed: newest.isoformat() if before is None else max(before, newest.isoformat())}
 
     async def _pages(self, path: str, field: str, since: datetime | None, **query: str) -> list[Any]:
         query |= {"limit": str(PAGE_ROWS)}
@@ -273,9 +274,8 @@ class Kalshi:
 def fill(row: Row) -> Fill:
     """One fill of the wire; its direction is `outcome_side`, else `book_side`, never the deprecated `side`/`action`."""
     side = SIDES[rows.word(row, "outcome_side" if row.get("outcome_side") else "book_side", SIDES)]
-    if row.get("book_side") and SIDES.get(row["book_side"]) != side:
-        msg = f"outcome_side and book_side contradict each other ({side}, {row['book_side']!r:.20})"
-        raise BadRow(msg)
+    if row.get("book_side") and SIDES[rows.word(row, "book_side", SIDES)] != side:
+        raise BadRow(f"outcome_side and book_side contradict each other ({side}, {row['book_side']})")
     return Fill(
         fill_id=rows.text(row, "fill_id"),
         ticker=rows.text(row, "ticker"),
@@ -310,8 +310,7 @@ def archived_settlement(row: Row) -> Settlement:
     value_usd = rows.optional_amount(row, "settlement_value_dollars")
     result = Result(rows.word(row, "result", Result))
     if result is Result.SCALAR and value_usd is None:
-        msg = "settlement_value_dollars is missing, and a scalar result means nothing without it"
-        raise BadRow(msg)
+        raise BadRow("settlement_value_dollars is missing, and a scalar result means nothing without it")
     ended = "settlement_ts" if row.get("settlement_ts") else "close_time"
     return Settlement(
         ticker=rows.text(row, "ticker"),
@@ -353,8 +352,7 @@ def explain(status: int, body: Any) -> str:
 def _price(row: Row, field: str) -> Decimal:
     price = rows.amount(row, field, least=ZERO)
     if price > 1:
-        msg = f"{field} is {price}, a price is at most 1 dollar"
-        raise BadRow(msg)
+        raise BadRow(f"{field} is {price}, a price is at most 1 dollar")
     return price
 
 

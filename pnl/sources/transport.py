@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -73,6 +73,7 @@ class Transport:
 
         Returns:
             The decoded body: numbers with a point are `Decimal`, and so are NaN and Infinity, for the row to refuse.
+            An error text never holds a header, even where the server sent one back.
 
         Raises:
             SourceRefused: The answer was HTTP 4xx.
@@ -83,8 +84,8 @@ class Transport:
         if self._on_answer is not None:
             self._on_answer(source, urlsplit(url).path)
         if status == HTTP_OK:
-            return _decode(where, body)
-        advice = explain(status, _decode_leniently(body)) if explain is not None else ""
+            return _decode(where, body, headers)
+        advice = explain(status, _decode_leniently(_without_keys(body, headers))) if explain is not None else ""
         msg = f"{where} answered HTTP {status}{advice and ': ' + advice}"
         if status in HTTP_REFUSED and status != HTTP_TOO_MANY:
             raise SourceRefused(msg, status)
@@ -93,8 +94,7 @@ class Transport:
     async def _fetch(self, where: str, url: str, headers: Mapping[str, str], query: Query) -> tuple[int, bytes]:
         # The causes are left out on purpose: the repr of aiohttp's errors holds every request header, keys included.
         if self._session is None:
-            msg = "the transport is used inside `async with` only"
-            raise RuntimeError(msg)
+            raise RuntimeError("the transport is used inside `async with` only")
         try:
             async with self._session.get(url, headers=headers, params=query, allow_redirects=False) as response:
                 return response.status, await _bounded(where, response)
@@ -112,25 +112,40 @@ async def _bounded(where: str, response: aiohttp.ClientResponse) -> bytes:
     async for chunk in response.content.iter_chunked(1 << 16):  # counts inflated bytes: a gzip bomb ends here too
         body += chunk
         if len(body) > LARGEST_BODY_BYTES:
-            msg = f"{where} sent more than {LARGEST_BODY_BYTES >> 20} MB, which no page of it should"
-            raise SourceError(msg)
+            raise SourceError(f"{where} sent more than {LARGEST_BODY_BYTES >> 20} MB, which no page of it should")
     return bytes(body)
 
 
-def _decode(where: str, body: bytes) -> Any:
+def _decode(where: str, body: bytes, headers: Mapping[str, str]) -> Any:
     try:
-        return json.loads(body, parse_float=Decimal, parse_constant=Decimal)
-    except (ValueError, RecursionError) as error:
-        head = body[:60].decode("utf-8", "replace")
-        msg = f"{where} answered with something that is not JSON (it begins {head!r}); nothing of it was used"
-        raise SourceError(msg) from error
+        return json.loads(body, parse_float=_number, parse_constant=Decimal)
+    except (ValueError, RecursionError):
+        head = _without_keys(body, headers)[:60]
+        raise SourceError(
+            f"{where} answered with something that is not JSON (it begins {head!r}); nothing of it was used"
+        ) from None
 
 
-def _decode_leniently(body: bytes) -> Any:
+def _number(literal: str) -> Decimal:
+    try:
+        return Decimal(literal)
+    except InvalidOperation:  # an exponent beyond all reason
+        return Decimal("NaN")
+
+
+def _decode_leniently(body: str) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
         return None
+
+
+def _without_keys(body: bytes, headers: Mapping[str, str]) -> str:
+    """What a server said, without the keys that it may have sent back."""
+    text = body.decode("utf-8", "replace")
+    for word in " ".join(headers.values()).split():
+        text = text.replace(word, "***")
+    return text
 
 
 class Paced:
@@ -165,8 +180,7 @@ async def read_pages(what: str, read: Callable[[str], Awaitable[tuple[list[Any],
         if cursor in seen:
             break
         seen.add(cursor)
-    msg = f"{what} repeats its cursor {cursor[:40]!r}, so the list has no end; nothing of it was used"
-    raise SourceError(msg)
+    raise SourceError(f"{what} repeats its cursor {cursor[:40]!r}, so the list has no end; nothing of it was used")
 
 
 def listed(page: Any, field: str, *, source: str) -> list[Any]:
@@ -177,8 +191,7 @@ def listed(page: Any, field: str, *, source: str) -> list[Any]:
     """
     found = page.get(field) if isinstance(page, Mapping) else None
     if not isinstance(found, list):
-        msg = f"{source}: the answer holds no list of {field}; is PNL_{source.upper()}_URL right?"
-        raise SourceError(msg)
+        raise SourceError(f"{source}: the answer holds no list of {field}; is PNL_{source.upper()}_URL right?")
     return found
 
 

@@ -36,6 +36,7 @@ def _total(source: ColumnDataSource) -> figure:
 def _bars(source: ColumnDataSource) -> figure:
     plot = money_figure("days", "Net P&L by day")
     plot.height = HEIGHT_PX // 2
+    plot.yaxis.ticker.desired_num_ticks = 3
     tone = transform("net", CustomJSTransform(v_func=TONE))
     bars = plot.vbar(x="day", top="net", width=DAY_MS * 0.8, source=source, fill_color=tone, line_color=None)
     plot.add_tools(_hover(bars, ("net", "@net{$0,0.00}")))

@@ -5,7 +5,7 @@ from typing import Any
 from bokeh.models import NumeralTickFormatter
 from bokeh.plotting import figure
 
-GAIN, LOSS = "#0072B2", "#D55E00"  # Okabe–Ito, told apart by colour-blind readers
+GAIN, LOSS = "#2484c6", "#d9661a"  # after Okabe–Ito: told apart by colour-blind readers, seen on light and dark
 GREY = "#808890"
 HEIGHT_PX = 260
 

@@ -36,7 +36,7 @@ class FillsView(Viewer):
             disabled=True,
             pagination="remote",
             page_size=PAGE_ROWS,
-            layout="fit_data_stretch",
+            layout="fit_data_fill",
             sizing_mode="stretch_width",
             theme="simple",
             text_align=dict.fromkeys(NUMBERS, "right"),

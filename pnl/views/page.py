@@ -35,8 +35,17 @@ class Frames:
         return self._frame
 
 
-def page(hub: Hub, frames: Frames, *, zone: str, is_demo: bool, is_simulated: bool) -> pn.Template:
-    """Build the page of the current session; it follows the hub from when it has loaded until it is closed."""
+def page(hub: Hub, frames: Frames, *, zone: str, late_s: float, is_demo: bool, is_simulated: bool) -> pn.Template:
+    """Build the page of the current session; it follows the hub from when it has loaded until it is closed.
+
+    Args:
+        hub: What to follow.
+        frames: Tables that all sessions share.
+        zone: The reporting time zone, by name.
+        late_s: Seconds without a word from the server after which the page says so.
+        is_demo: Made-up numbers from the built-in simulator.
+        is_simulated: Made-up numbers from a simulator elsewhere on this machine.
+    """
     fills = FillsView(frames.fills())
     live = hub.live(on_records=lambda: fills.show(frames.fills()))
     line = LineView(live.line, zone)
@@ -48,7 +57,8 @@ def page(hub: Hub, frames: Frames, *, zone: str, is_demo: bool, is_simulated: bo
         "css": asset("page.css"),
         "js": asset("page.js"),
         "verdict": verdict_html(hub.fields, hub.sources),
-        "zone": zone,
+        "zone": escape(zone),
+        "late_ms": int(late_s * 1000),
         "is_demo": is_demo,
         "is_simulated": is_simulated,
     }

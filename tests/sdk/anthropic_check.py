@@ -106,7 +106,7 @@ def main(url, admin_key, days):
     for name, resource in (("cost", analytics.cost), ("usage", analytics.usage)):
         for more in ({}, {"group_by": ["model"]}, {"group_by": ["model"], "time_bucket_width": "1h", "limit": 100}):
             read[f"analytics {name} {more}"] = len(list(resource.list(**month, **more)))
-    print(json.dumps(read))
+    sys.stdout.write(json.dumps(read))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def main(url, key_id, key_file):
         account.get_account_endpoint_costs,
     )
     read["single replies"] = len([method() for method in single])
-    print(json.dumps(read))
+    sys.stdout.write(json.dumps(read))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def main(url, token):
     since = list(transactions.list({"limit": 3, "created": {"gte": newer}}).auto_paging_iter())
     if any(row.net != row.amount - row.fee for row in rows) or any(row.created < newer for row in since):
         raise SystemExit(1)
-    print(json.dumps({"rows": len(rows), "charges": len(charges), "newer half": len(since)}))
+    sys.stdout.write(json.dumps({"rows": len(rows), "charges": len(charges), "newer half": len(since)}))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 // Puts the texts that the server patches into the page, as text, and lets every age tick by the browser's own clock.
+// A page that hears nothing says so, and loads itself anew as soon as the server answers again.
 (() => {
   "use strict";
-  const LATE_MS = 15000;
+  const RETRY_MS = 3000;
   const shown = new Map();
+  let heardAt = Date.now();
+  let triedAt = 0;
   const all = (selector) => document.querySelectorAll(selector);
 
   function age(at) {
@@ -20,9 +23,18 @@
 
   function tick() {
     for (const el of all("[data-age]")) el.textContent = el.dataset.at ? age(el.dataset.at) : "";
-    const asOf = document.querySelector("time[data-clock]")?.dataset.at;
-    const late = Boolean(asOf) && Date.now() - Date.parse(asOf) > LATE_MS;
-    document.querySelector(".pnl")?.classList.toggle("is-late", late);
+    const page = document.querySelector(".pnl");
+    const isLate = Date.now() - heardAt > Number(page.dataset.lateMs);
+    page.classList.toggle("is-late", isLate);
+    if (isLate && Date.now() - triedAt > RETRY_MS) comeBack();
+  }
+
+  async function comeBack() {
+    triedAt = Date.now();
+    try {
+      const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(RETRY_MS) });
+      if (answer.ok) location.reload();
+    } catch { /* still away: the page goes on saying so */ }
   }
 
   function put(name, text) {
@@ -35,6 +47,7 @@
   }
 
   function paint(fields) {
+    heardAt = Date.now();
     const { name, text } = fields.data;
     for (let i = 0; i < name.length; i++) {
       if (shown.get(name[i]) === text[i]) continue;
