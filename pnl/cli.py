@@ -79,7 +79,7 @@ def snapshot(*, as_json_object: Annotated[bool, typer.Option("--json", help="Pri
         print(json.dumps(as_json(taken, datetime.now(UTC)), indent=2))
     else:
         Console().print(_table(taken))
-    raise typer.Exit(EXIT_COMPLETE if taken.complete else EXIT_PARTIAL)
+    raise typer.Exit(_tell(taken))
 
 
 @app.command()
@@ -91,7 +91,7 @@ def sync() -> None:
     with _progress() as on_answer:
         taken = asyncio.run(_pull(load_settings(), on_answer))
     Console().print(_table(taken))
-    raise typer.Exit(EXIT_COMPLETE if taken.complete else EXIT_PARTIAL)
+    raise typer.Exit(_tell(taken))
 
 
 async def _pull(settings: Settings, on_answer: OnAnswer | None = None) -> Snapshot:
@@ -135,9 +135,16 @@ def _table(taken: Snapshot) -> Table:
     table.add_section()
     for reading in taken.sources:
         table.add_row(reading.source, f"{reading.state.value.replace('_', ' ')}")
-    for line in (*(r.error for r in taken.sources if r.error), *taken.missing, *taken.notes):
-        said.print(line, style="yellow", markup=False, soft_wrap=True)
     return table
+
+
+def _tell(taken: Snapshot) -> int:
+    """Say what is missing or odd, one line each, beside the numbers; returns the exit code that says the same."""
+    for line in (*(reading.error for reading in taken.sources if reading.error), *taken.missing, *taken.notes):
+        said.print(f"pnl: {line}", style="yellow", markup=False, soft_wrap=True)
+    if taken.is_empty:
+        return EXIT_ERROR
+    return EXIT_COMPLETE if taken.complete else EXIT_PARTIAL
 
 
 @app.command()

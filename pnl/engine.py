@@ -100,7 +100,8 @@ class Engine:
         """
         changes = [replace(change, snapshot=None) for change in await self.model.pull_all()]
         snapshot = self.model.put_together()
-        done = [self.store.append(change) for change in [*changes, Change(snapshot)]]
+        changes += [] if snapshot.is_empty else [Change(snapshot)]
+        done = [self.store.append(change) for change in changes]
         await asyncio.gather(*map(asyncio.wrap_future, done))
         self.model.show(snapshot)
         return snapshot
@@ -117,7 +118,7 @@ class Engine:
     async def _record(self, change: Change) -> None:
         """Commit a change, then show it; a commit that fails or takes long does not hold the page back."""
         snapshot = change.snapshot
-        if snapshot is not None and snapshot.is_waiting:
+        if snapshot is not None and (snapshot.is_waiting or snapshot.is_empty):
             change = replace(change, snapshot=None)
         done = asyncio.wrap_future(self.store.append(change))
         try:

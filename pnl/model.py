@@ -18,6 +18,7 @@ from pnl.store import Change, Recorded
 
 MICRO = Decimal("1e-6")
 MILLISECOND = timedelta(milliseconds=1)
+JITTER = timedelta(seconds=1)
 MOST_NAMED = 3
 
 log = logging.getLogger(__name__)
@@ -204,10 +205,11 @@ class PnLModel(param.Parameterized):
         return _some(refused, "more rows set aside") + _some(without_price, "more without a price")
 
     def _next_instant(self) -> datetime:
-        """Now, to the millisecond, and never the same twice."""
+        """Now, to the millisecond, and never the same twice; a clock that was set back by more is followed."""
         now = self._now()
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)
-        self._taken_at = self._taken_at + MILLISECOND if now == self._taken_at else now
+        is_too_soon = now <= self._taken_at < now + JITTER
+        self._taken_at = self._taken_at + MILLISECOND if is_too_soon else now
         return self._taken_at
 
     def day_totals(self, zone: object) -> Mapping[date, Decimal]:

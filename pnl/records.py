@@ -258,6 +258,15 @@ class Snapshot:
         return any(reading.is_waiting for reading in self.sources)
 
     @property
+    def is_empty(self) -> bool:
+        """Nothing is known of any source, so that every total would be a made-up zero."""
+        return not any(self.knows(reading.source) for reading in self.sources)
+
+    def knows(self, source: str) -> bool:
+        """Whether a source has ever answered."""
+        return any(reading.source == source and reading.as_of is not None for reading in self.sources)
+
+    @property
     def complete(self) -> bool:
         """Every configured source is fresh and nothing was set aside."""
         configured = [r for r in self.sources if r.state is not State.NOT_CONFIGURED]

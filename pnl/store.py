@@ -305,7 +305,7 @@ class Store:
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
                 write(connection, [change for change, _ in waiting])
-        except (sqlite3.Error, ValueError, ArithmeticError) as error:  # the last two: what SQLite has no type for
+        except Exception as error:  # whatever it was, who waits must hear of it and the thread must live on
             msg = f"{self.path} cannot be written: {error}; what waits is kept and written later"
             for _, done in waiting:
                 if not done.done():
@@ -416,9 +416,9 @@ def _write_records(connection: sqlite3.Connection, change: Change, received_ms: 
     )
     tickers = {fill.ticker for fill in batch.fills} | {row.ticker for row in batch.settlements}
     connection.executemany(
-        "UPDATE kalshi_trades SET status = 'settled' WHERE ticker = ?1 AND status = 'open' "
-        "AND EXISTS (SELECT 1 FROM kalshi_settlements WHERE ticker = ?1)",
-        [(ticker,) for ticker in tickers],
+        "UPDATE kalshi_trades SET status = 'settled' WHERE ticker = ? AND status = 'open' "
+        "AND EXISTS (SELECT 1 FROM kalshi_settlements WHERE ticker = ?)",
+        [(ticker, ticker) for ticker in tickers],
     )
     connection.executemany(_upsert("kalshi_marks", 5), [_mark_row(mark) for mark in batch.marks])
     for day in batch.cost_days:

@@ -35,18 +35,19 @@ def fields_of(snapshot: Snapshot | None, sources: Iterable[str] = ()) -> dict[st
     if snapshot is None:
         return _nothing_yet(sources)
     trading = snapshot.kalshi_realized + snapshot.kalshi_unrealized
+    trades, costs, deals = (snapshot.knows(source) for source in ("kalshi", "anthropic", "john"))
     terms = (trading, -snapshot.kalshi_fees, -snapshot.total_costs, snapshot.total_revenue)
     fields = {
-        "net": money(snapshot.net_pnl),
-        "tone": _tone(snapshot.net_pnl),
-        "trading": money(trading, signed=True),
-        "realized": money(snapshot.kalshi_realized, signed=True),
-        "unrealized": money(snapshot.kalshi_unrealized, signed=True),
-        "fees": money(snapshot.kalshi_fees),
-        "costs": money(snapshot.total_costs),
-        "billed": money(snapshot.billed_costs),
-        "estimated": money(snapshot.estimated_costs),
-        "revenue": money(snapshot.total_revenue),
+        "net": "—" if snapshot.is_empty else money(snapshot.net_pnl),
+        "tone": "flat" if snapshot.is_empty else _tone(snapshot.net_pnl),
+        "trading": _known(trading, trades, signed=True),
+        "realized": _known(snapshot.kalshi_realized, trades, signed=True),
+        "unrealized": _known(snapshot.kalshi_unrealized, trades, signed=True),
+        "fees": _known(snapshot.kalshi_fees, trades),
+        "costs": _known(snapshot.total_costs, costs),
+        "billed": _known(snapshot.billed_costs, costs),
+        "estimated": _known(snapshot.estimated_costs, costs),
+        "revenue": _known(snapshot.total_revenue, deals),
         "equals": "=" if _adds_up(terms, snapshot.net_pnl) else "≈",
         "exact": f"{snapshot.net_pnl:f} US dollars",
         "trades": f"{snapshot.trade_count:,}",
@@ -59,6 +60,11 @@ def fields_of(snapshot: Snapshot | None, sources: Iterable[str] = ()) -> dict[st
     for reading in snapshot.sources:
         fields |= _chip(reading)
     return fields
+
+
+def _known(usd: Decimal, is_known: bool, *, signed: bool = False) -> str:  # noqa: FBT001 - reads as "known or not"
+    """Unknown is not zero: a part whose source never answered is a dash, unless another source brought some of it."""
+    return money(usd, signed=signed) if is_known or usd else money(None)
 
 
 def _nothing_yet(sources: Iterable[str]) -> dict[str, str]:
@@ -173,7 +179,8 @@ class Hub:
         after = fields_of(snapshot)
         texts = changed(self.fields, after)
         self.fields = self.fields | after
-        points = _columns([] if snapshot.is_waiting else self._add_snapshot(snapshot))
+        is_point = not (snapshot.is_waiting or snapshot.is_empty)
+        points = _columns(self._add_snapshot(snapshot) if is_point else [])
 
         def send(live: Live) -> None:
             live.fields.patch({"text": self._patches(texts)})

@@ -1,5 +1,6 @@
 """What most tests stand on: a clock that moves when told, a data folder, and the three APIs on loopback."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -43,8 +44,6 @@ def folder(tmp_path):
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch, tmp_path):
     """No setting of the person who runs the tests reaches them, neither by environment nor by `pnl.toml`."""
-    import os
-
     for name in [name for name in os.environ if name.startswith("PNL_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)

@@ -27,7 +27,7 @@ from pnl.errors import BadRow, ConfigError, SourceError
 from pnl.records import ZERO, Account, Batch, Fill, Known, Mark, Result, Settlement, Side
 from pnl.sources import rows
 from pnl.sources.rows import Row
-from pnl.sources.transport import HTTP_TOO_MANY, Paced, Transport, listed, merge, read_pages, side_by_side
+from pnl.sources.transport import Paced, Transport, listed, merge, read_pages, side_by_side
 
 POLL_S = 2.0
 READS_PER_S = 18  # the Basic tier allows 20; two are left for other programs and for clocks that differ
@@ -38,9 +38,12 @@ FILLS_OVERLAP = timedelta(minutes=10)
 SETTLEMENTS_OVERLAP = timedelta(days=1)
 
 ARCHIVED_TO = "archived_to"
-NOT_ARCHIVED = {ARCHIVED_TO: ""}  # the archive was read and not all of it can be believed: the next poll reads it again
 SIDES: dict[str, Side] = {"yes": "yes", "bid": "yes", "no": "no", "ask": "no"}
 
+ADVICE = {
+    HTTPStatus.NOT_FOUND: "is PNL_KALSHI_URL right?",
+    HTTPStatus.TOO_MANY_REQUESTS: "too many requests; the next poll waits its turn",
+}
 REFUSALS = {
     "header_timestamp_expired": "the clock of this machine is off; set it (for instance with NTP)",
     "INCORRECT_API_KEY_SIGNATURE": "the private key does not belong to the key id; check PNL_KALSHI_PRIVATE_KEY_PATH",
@@ -156,7 +159,7 @@ class Kalshi:
             SourceError: No feed could be read.
         """
         feeds = (
-            self._marks(known.open_tickers),
+            *([self._marks(known.open_tickers)] if known.open_tickers else []),
             self._fills(known),
             self._settlements(known),
             self._positions(),
@@ -177,7 +180,7 @@ class Kalshi:
         if any(ARCHIVED_TO in batch.cursors for batch in batches):
             results, errors = await side_by_side(self._archived_results((traded | known.open_tickers) - settled))
             if errors or results[0].refused:
-                results.append(Batch(cursors=NOT_ARCHIVED))
+                results.append(Batch(cursors={"fills": known.cursors.get("fills", ""), ARCHIVED_TO: ""}))
             settled |= {row.ticker for batch in results for row in batch.settlements}
         marks, more_errors = await side_by_side(self._marks(traded - settled - known.open_tickers))
         return results + marks, errors + more_errors
@@ -197,8 +200,8 @@ class Kalshi:
         archived = await self._pages("/historical/fills", "fills", since) if read_archive else []
         fills, refused = rows.convert(archived + live, fill, what="fill", key="fill_id")
         cursors = self._advance(known, "fills", [f.filled_at for f in fills], refused)
-        if read_archive:
-            cursors |= NOT_ARCHIVED if refused else {ARCHIVED_TO: cutoff.isoformat()}
+        if read_archive:  # an empty cursor: not all of it can be believed, so the next poll reads it again
+            cursors[ARCHIVED_TO] = "" if refused else cutoff.isoformat()
         return Batch(fills=tuple(fills), cursors=cursors, refused=tuple(refused))
 
     async def _settlements(self, known: Known) -> Batch:
@@ -244,7 +247,7 @@ class Kalshi:
 
     def _resume(self, known: Known, feed: str, overlap: timedelta) -> datetime | None:
         cursor = known.cursors.get(feed)
-        return self._since if cursor is None else datetime.fromisoformat(cursor) - overlap
+        return datetime.fromisoformat(cursor) - overlap if cursor else self._since
 
     def _advance(self, known: Known, feed: str, instants: list[datetime], refused: list[str]) -> dict[str, str]:
         """Where the next poll goes on: not past now, nor past a row that was refused, so that it is asked for again."""
@@ -340,11 +343,11 @@ def position(row: Row) -> tuple[str, Decimal]:
 
 def explain(status: int, body: Any) -> str:
     """What a person should do about a refusal, from the shapes that the venue answers in."""
-    if status == HTTP_TOO_MANY:
-        return "too many requests; the next poll waits its turn"
+    if status in ADVICE:
+        return ADVICE[status]
     error = body.get("error") if isinstance(body, Mapping) else None
     if not isinstance(error, Mapping):
-        return "is PNL_KALSHI_URL right?" if status == HTTPStatus.NOT_FOUND else ""
+        return ""
     advice = REFUSALS.get(str(error.get("details"))) or REFUSALS.get(str(error.get("code")))
     return advice or f"{error.get('code')}: {error.get('message')}"[:200]
 

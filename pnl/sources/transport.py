@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from types import TracebackType
@@ -101,10 +103,17 @@ class Transport:
         except TimeoutError:
             msg = f"{where} gave no whole answer within {self._deadline_s:g} s"
         except aiohttp.ClientConnectorError as error:
-            msg = f"{where} cannot be reached ({error.os_error.strerror or 'no connection'}); is the address right?"
+            msg = f"{where} cannot be reached ({_reason(error.os_error)}); is the address right?"
         except aiohttp.ClientError as error:
             msg = f"{where} broke off ({type(error).__name__})"
         raise SourceError(msg)
+
+
+def _reason(error: OSError) -> str:
+    number = error.errno or 0
+    if isinstance(error, ssl.SSLError) or number <= 0:  # such numbers are not the system's
+        return error.strerror or "no connection"
+    return os.strerror(number)
 
 
 async def _bounded(where: str, response: aiohttp.ClientResponse) -> bytes:

@@ -1,0 +1,211 @@
+"""Everything together on the simulated market: recorded before it is shown, quick after a restart, one failure alone."""
+
+import asyncio
+import sqlite3
+import sys
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from aiohttp import web
+
+from pnl.config import load_settings
+from pnl.engine import Engine
+from pnl.errors import ConfigError, StoreHeld
+from pnl.records import State
+from pnl.simulator import LivingMarket, RecordedAccount, Simulator
+from pnl.simulator.demo import Demo, demo_settings, engine_for
+from pnl.sources import source_classes
+
+
+@asynccontextmanager
+async def simulated(folder, world=None):
+    """A simulator, and settings that read it into a folder."""
+    async with Simulator(world or LivingMarket(days=3)) as simulator:
+        yield simulator, demo_settings(load_settings(data_dir=folder), simulator)
+
+
+async def next_snapshot(model, *, is_wanted=lambda _snapshot: True):
+    """Wait for a snapshot that is wanted."""
+    found = asyncio.get_running_loop().create_future()
+
+    def look(event):
+        if is_wanted(event.new) and not found.done():
+            found.set_result(event.new)
+
+    watcher = model.param.watch(look, "snapshot")
+    try:
+        return await asyncio.wait_for(found, 20)
+    finally:
+        model.param.unwatch(watcher)
+
+
+def rows_of(folder, query):
+    with sqlite3.connect(f"file:{folder / 'pnl.db'}?mode=ro", uri=True) as reader:
+        return reader.execute(query).fetchall()
+
+
+async def test_a_snapshot_is_on_disk_before_it_is_shown(tmp_path):
+    """Whoever saw a number finds it recorded."""
+    async with simulated(tmp_path) as (_simulator, settings), Engine(settings) as engine:
+        found = []
+
+        def look(event):
+            if not (event.new.is_waiting or event.new.is_empty):
+                shown_ms = int(event.new.taken_at.timestamp() * 1000)
+                found.append(rows_of(engine.store.path.parent, f"SELECT 1 FROM pnl_snapshots WHERE timestamp = {shown_ms}"))
+
+        engine.model.param.watch(look, "snapshot")
+        engine.start()
+        await next_snapshot(engine.model, is_wanted=lambda snapshot: snapshot.complete)
+
+    assert found
+    assert all(found)
+
+
+async def test_a_restart_shows_what_was_recorded_before_any_poll_ends(tmp_path):
+    """Stale and with its age, but the same to the last digit."""
+    async with simulated(tmp_path) as (simulator, settings):
+        async with Engine(settings) as engine:
+            before = await engine.sync()
+        asked = simulator.requests.total()
+        async with Engine(settings) as again:
+            restored = again.model.snapshot
+
+            assert simulator.requests.total() == asked
+
+    assert restored.trade_count == before.trade_count > 0
+    assert (restored.kalshi_realized, restored.total_costs) == (before.kalshi_realized, before.total_costs)
+    assert {reading.state for reading in restored.sources} == {State.STALE}
+
+
+async def test_one_source_that_hangs_holds_up_no_other(tmp_path):
+    """Each is polled at its own pace."""
+    async with simulated(tmp_path) as (simulator, settings):
+        asked = asyncio.Event()
+
+        async def hang(_request):
+            asked.set()
+            await asyncio.Event().wait()
+
+        simulator.answers["/deals"] = hang
+        async with Engine(settings) as engine:
+            engine.start()
+            await asked.wait()
+            snapshot = await next_snapshot(engine.model, is_wanted=lambda snapshot: snapshot.knows("kalshi"))
+
+    assert snapshot.trade_count > 0
+    assert not snapshot.complete
+    assert snapshot.is_waiting or not snapshot.knows("john")
+
+
+async def test_a_source_that_is_down_leaves_the_others_their_numbers(tmp_path):
+    """Named, with what to do, and the total says partial."""
+    async with simulated(tmp_path) as (simulator, settings):
+        simulator.answers["/deals"] = lambda _request: web.Response(status=500, text="oops")
+        async with Engine(settings) as engine:
+            snapshot = await engine.sync()
+
+    reading = {reading.source: reading for reading in snapshot.sources}["john"]
+    assert snapshot.trade_count > 0
+    assert not snapshot.complete
+    assert reading.state is State.DOWN
+    assert "HTTP 500" in reading.error
+
+
+async def test_the_recorded_account_is_exact_and_the_second_sync_incremental(tmp_path, recorded_account):
+    """A real account to the last digit; what was read before is not read again."""
+    async with simulated(tmp_path, RecordedAccount(recorded_account)) as (simulator, settings):
+        async with Engine(settings) as engine:
+            first = await engine.sync()
+        first_requests = simulator.requests.total()
+        async with Engine(settings) as engine:
+            second = await engine.sync()
+        second_requests = simulator.requests.total() - first_requests
+
+    for snapshot in (first, second):
+        assert snapshot.kalshi_realized == Decimal("-2873.713070")
+        assert snapshot.kalshi_fees == Decimal("6129.111630")
+        assert snapshot.kalshi_pnl == Decimal("-9002.824700")
+        assert (snapshot.trade_count, snapshot.settled_market_count, snapshot.complete) == (5329, 2938, True)
+    assert first_requests > 20
+    assert second_requests <= 9
+
+
+async def test_a_second_dashboard_on_the_same_folder_is_told_who_holds_it(tmp_path):
+    """Two writers would tear the record."""
+    async with simulated(tmp_path) as (_simulator, settings), Engine(settings):
+        with pytest.raises(StoreHeld, match="in use by process"):
+            async with Engine(settings):
+                pass
+
+
+async def test_the_demo_keeps_its_numbers_in_a_folder_of_its_own(tmp_path):
+    """Made-up numbers never meet real ones."""
+    engine = engine_for(load_settings(data_dir=tmp_path))
+
+    async with engine:
+        snapshot = await engine.sync()
+
+    assert isinstance(engine, Demo)
+    assert snapshot.complete
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+    assert rows_of(tmp_path / "demo", "SELECT value FROM meta WHERE key = 'kind'") == [("simulated",)]
+
+
+async def test_nothing_configured_is_an_error_that_tells_what_to_set(tmp_path):
+    """Not a row of zeros."""
+    with pytest.raises(ConfigError, match="PNL_KALSHI_KEY_ID"):
+        async with Engine(load_settings(data_dir=tmp_path)):
+            pass
+
+
+PLUGIN = '''
+from decimal import Decimal
+from datetime import UTC, date, datetime
+from pnl.records import Batch, Cost, CostDay
+
+
+class OpenAI:
+    name = origin = "openai"
+    poll_s = 60.0
+
+    def __init__(self, usd):
+        self.usd = usd
+
+    @classmethod
+    def from_settings(cls, settings, transport):
+        usd = settings.plugin("openai").get("usd")
+        return None if usd is None else cls(Decimal(usd.get_secret_value()))
+
+    async def poll(self, known):
+        day = date(2026, 11, 20)
+        return Batch(cost_days=(CostDay("openai", day, (Cost("openai", day, "all", self.usd),)),))
+'''
+
+
+async def test_a_third_party_adds_a_source_with_one_class(tmp_path, monkeypatch):
+    """Found by its entry point, configured by its own settings, counted like ours."""
+    package = tmp_path / "site"
+    (package / "pnl_openai-1.0.dist-info").mkdir(parents=True)
+    (package / "pnl_openai-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: pnl-openai\nVersion: 1.0\n")
+    (package / "pnl_openai-1.0.dist-info" / "entry_points.txt").write_text("[pnl.sources]\nopenai = pnl_openai:OpenAI\n")
+    (package / "pnl_openai.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(str(package))
+    monkeypatch.setenv("PNL_OPENAI_USD", "7.25")
+
+    async with simulated(tmp_path / "data") as (_simulator, settings), Engine(settings) as engine:
+        snapshot = await engine.sync()
+        known = engine.model.cost_days["openai", datetime(2026, 11, 20, tzinfo=UTC).date()]
+
+    sys.modules.pop("pnl_openai", None)
+    assert list(source_classes()) == ["kalshi", "anthropic", "john", "openai"]
+    assert known.total_usd == Decimal("7.25")
+    assert snapshot.knows("openai")
+    assert snapshot.complete
+
+
+def test_our_own_sources_come_through_the_same_door():
+    """In the order of the equation."""
+    assert list(source_classes())[:3] == ["kalshi", "anthropic", "john"]
