@@ -164,6 +164,7 @@ class Hub:
         self._sessions[document] = live
         with set_curdoc(document), unlocked():
             self._catch_up(live)
+        document.add_next_tick_callback(live.on_records)
 
     def leave(self, document: Document) -> None:
         """Forget a session."""

@@ -352,7 +352,7 @@ async def test_a_snapshot_row_says_how_far_each_source_can_be_believed(store):
 
     assert [row[:5] for row in found] == [(-5, -4, 12, 0, 0), (-5, -4, 12, 9008, 0)]
     assert [json.loads(row[5]) for row in found] == [
-        {"kalshi": ["fresh", start]},
+        {"kalshi": ["fresh", start + 7]},
         {"anthropic": ["stale", start - 9000]},
     ]
 

@@ -47,7 +47,8 @@ class FillsView(Viewer):
 
     def show(self, frame: pd.DataFrame) -> None:
         """Put other rows into the table; the browser gets the page it looks at."""
-        self._table.value = frame
+        if frame is not self._table.value:
+            self._table.value = frame
 
     def __panel__(self) -> Viewable:
         return self._table

@@ -1,0 +1,224 @@
+"""The page in a real browser, served as a person serves it: `panel serve app/`."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from aiohttp import ClientSession, web
+from playwright.async_api import async_playwright, expect
+
+from pnl.simulator import LivingMarket, Simulator
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ROOT = Path(__file__).parents[1]
+MONEY = re.compile(r"^-?\$[\d,]+\.\d\d$")
+HOSTILE = '<img src=x onerror="window.hurt=1">'
+LOADS = 20
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environment(folder, **settings):
+    """The environment of a fresh user, plus what is set."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PNL_")}
+    return {**plain, "PNL_DATA_DIR": str(folder), **settings}
+
+
+@asynccontextmanager
+async def served(folder, *, port=None, **settings):
+    """The dashboard as a process; yields it and the page's address once it listens."""
+    port = port or free_port()
+    command = (sys.executable, "-m", "panel", "serve", "app/", "--port", str(port), "--warm")
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, env=environment(folder, **settings), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        async for line in process.stdout:
+            if b"Starting Bokeh server with process id" in line:
+                break
+        drain = asyncio.create_task(process.stdout.read())  # a full pipe would stop the server
+        yield process, f"http://localhost:{port}/app"
+        drain.cancel()
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(process.wait(), 20)
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def browser():
+    executable = shutil.which("chromium")
+    if executable is None:
+        (pytest.fail if "CI" in os.environ else pytest.skip)("Debian's chromium is not installed")
+    nowhere = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", nowhere]
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=executable, args=options)
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def demo(tmp_path_factory):
+    """The demo, polled twice a second."""
+    async with served(tmp_path_factory.mktemp("demo"), PNL_KALSHI_POLL_S="0.5") as (_process, address):
+        yield address
+
+
+@asynccontextmanager
+async def visit(browser, address, *, width=1280, **options):
+    """A page in a fresh profile, with what went wrong in it and what it asked of other machines."""
+    context = await browser.new_context(viewport={"width": width, "height": 850}, **options)
+    page = await context.new_page()
+    page.troubles = []
+    page.on("pageerror", lambda error: page.troubles.append(f"error: {error}"))
+    page.on("console", lambda said: page.troubles.append(said.text) if said.type == "error" else None)
+    page.on("dialog", lambda dialog: page.troubles.append(f"dialog: {dialog.message}"))
+    page.on("request", lambda request: _note_stranger(page, request.url))
+    await page.goto(address)
+    yield page
+    await context.close()
+
+
+def _note_stranger(page, url):
+    if not re.match(r"^(https?|ws)://(localhost|127\.0\.0\.1):|^(data|blob):", url):
+        page.troubles.append(f"asked another machine: {url}")
+
+
+async def number_moves(page):
+    """The net P&L is a number, and becomes another one."""
+    net = page.locator('.net [data-text="net"]')
+    await expect(net).to_have_text(MONEY, timeout=20_000)
+    await expect(net).not_to_have_text(await net.inner_text(), timeout=10_000)
+
+
+async def test_with_nothing_set_a_live_demo_is_shown_and_nothing_leaves_the_machine(browser, demo):
+    """A number that changes at each poll, marked DEMO, with plots and a table, and no error."""
+    async with visit(browser, demo) as page:
+        await number_moves(page)
+
+        await expect(page.locator(".badge")).to_have_text("DEMO")
+        await expect(page.locator(".chip")).to_have_text([re.compile(name) for name in ("Kalshi", "Anthropic", "Deals")])
+        await expect(page.locator(".tabulator-row").first).to_be_visible()
+        await expect(page.locator("canvas").first).to_be_visible()
+        assert page.troubles == []
+
+
+async def test_the_number_stands_in_the_html_itself(demo):
+    """Before any script runs."""
+    async with ClientSession() as session, session.get(demo) as answer:
+        html = await answer.text()
+
+    assert re.search(r'<span data-text="net">-?\$[\d,]+\.\d\d</span>', html)
+
+
+async def test_the_terms_of_the_equation_add_up_to_the_number(browser, demo):
+    """To the cent, or the page says that they are rounded."""
+    async with visit(browser, demo) as page:
+        await number_moves(page)
+        texts = await page.evaluate(
+            """() => Object.fromEntries(["trading", "fees", "costs", "revenue", "net", "equals"].map(
+                (name) => [name, document.querySelector(`[data-text="${name}"]`).textContent]))"""
+        )
+
+    cents = {name: round(float(re.sub(r"[+$,]", "", text)) * 100) for name, text in texts.items() if name != "equals"}
+    total = cents["trading"] - cents["fees"] - cents["costs"] + cents["revenue"]
+    assert (total == cents["net"]) == (texts["equals"] == "=")
+    assert abs(total - cents["net"]) <= 2
+
+
+async def test_it_fits_a_phone(browser, demo):
+    """At 390 px nothing sticks out."""
+    async with visit(browser, demo, width=390) as page:
+        await number_moves(page)
+
+        assert await page.evaluate("document.documentElement.scrollWidth") == 390
+        assert page.troubles == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_it_follows_the_systems_colours_and_remembers_a_choice(browser, demo, scheme):
+    """Also after a reload."""
+    shade = "getComputedStyle(document.body).backgroundColor"
+    async with visit(browser, demo, color_scheme=scheme) as page:
+        await number_moves(page)
+        before = await page.evaluate(shade)
+        await page.locator(".theme").click()
+        chosen = await page.evaluate(shade)
+        await page.reload()
+
+        assert (before == "rgb(14, 17, 22)") == (scheme == "dark")
+        assert chosen != before
+        assert await page.evaluate(shade) == chosen
+
+
+async def test_it_loads_twenty_times_without_an_error_and_never_stands_still(browser, demo):
+    """Some pages of figures froze silently in nine of ten loads; this one must not in any."""
+    for _ in range(LOADS):
+        async with visit(browser, demo) as page:
+            await number_moves(page)
+            assert page.troubles == []
+
+
+async def test_a_hostile_market_title_is_text(browser, tmp_path):
+    """It is read, not run, wherever it stands."""
+    async with Simulator(LivingMarket(days=3)) as simulator:
+        async with ClientSession() as session:
+            tickers = ",".join(row["ticker"] for row in await open_markets(session, simulator))
+            async with session.get(f"{simulator.kalshi_url}/markets", params={"tickers": tickers}) as answer:
+                known = await answer.json()
+        simulator.answers["/trade-api/v2/markets"] = lambda _request: web.json_response(
+            {**known, "markets": [{**row, "yes_sub_title": HOSTILE} for row in known["markets"]]}
+        )
+        async with served(tmp_path, **settings_of(simulator)) as (_process, address), visit(browser, address) as page:
+            await expect(page.locator(".tabulator-row").first).to_contain_text(HOSTILE, timeout=20_000)
+
+            assert await page.evaluate("window.hurt") is None
+            assert await page.locator('img[src="x"]').count() == 0
+            assert page.troubles == []
+
+
+async def open_markets(session, simulator):
+    async with session.get(f"{simulator.kalshi_url}/markets", params={"status": "open", "limit": "1000"}) as answer:
+        return (await answer.json())["markets"]
+
+
+def settings_of(simulator):
+    return {
+        "PNL_KALSHI_URL": simulator.kalshi_url,
+        "PNL_KALSHI_KEY_ID": simulator.key_id,
+        "PNL_KALSHI_PRIVATE_KEY_PATH": str(simulator.private_key_path),
+    }
+
+
+async def test_a_page_survives_the_death_of_its_server(browser, tmp_path):
+    """It says that it hears nothing, and comes back by itself, with what was recorded."""
+    port = free_port()
+    async with served(tmp_path, port=port) as (process, address), visit(browser, address) as page:
+        await number_moves(page)
+        process.kill()
+        await process.wait()
+        await expect(page.get_by_text("No word from the server")).to_be_visible(timeout=20_000)
+
+        async with served(tmp_path, port=port):
+            await expect(page.get_by_text("No word from the server")).to_be_hidden(timeout=30_000)
+            await number_moves(page)
+
+
+async def test_a_setting_that_makes_no_sense_is_said_on_the_page(browser, tmp_path):
+    """In plain words, with the setting's name, and without an endless spinner."""
+    async with served(tmp_path, PNL_KALSHI_KEY_ID="abc") as (_process, address), visit(browser, address) as page:
+        await expect(page.get_by_role("alert")).to_contain_text("PNL_KALSHI_PRIVATE_KEY_PATH is not set", timeout=20_000)
