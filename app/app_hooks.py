@@ -42,6 +42,9 @@ async def _open(engine: Engine, hub: Hub) -> None:
         engine.start()
     except PnlError as error:
         _failed(error)
+    except Exception:
+        log.exception("the engine could not be opened")
+        pn.state.cache["failure"] = "Something unforeseen went wrong; the log of the server has the details."
 
 
 def _failed(error: PnlError) -> None:

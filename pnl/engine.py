@@ -60,11 +60,10 @@ class Engine:
     async def open(self) -> None:
         """Open every part, in order; `resources` closes them in reverse."""
         if not self.settings.has_source:
-            msg = (
+            raise ConfigError(
                 "no source is configured: set PNL_KALSHI_KEY_ID and PNL_KALSHI_PRIVATE_KEY_PATH, "
-                "PNL_ANTHROPIC_ADMIN_KEY or PNL_JOHN_URL (the README tells how), or see the demo with `panel serve app/`"
+                "PNL_ANTHROPIC_ADMIN_KEY or PNL_JOHN_URL (the README tells how); `panel serve app/` shows a demo"
             )
-            raise ConfigError(msg)
         transport = await self.resources.enter_async_context(Transport(on_answer=self._on_answer))
         sources, others = open_sources(self.settings, transport)
         self.store = _store(self.settings)
@@ -111,7 +110,10 @@ class Engine:
         poll_s = self.model.sources[name].poll_s
         due = loop.time()
         while True:
-            await self._record(await self.model.pull(name))
+            try:
+                await self._record(await self.model.pull(name))
+            except Exception:
+                log.exception("a poll of %s could not be shown", name)  # the next one may, and must be tried
             due = max(due + poll_s, loop.time())  # a late poll is not made up for by a burst
             await asyncio.sleep(due - loop.time())
 

@@ -214,7 +214,7 @@ class Ledger:
         new_settlements = tuple(row for row in settlements if self._is_news(row))
         for row in new_settlements:
             self._settlements[row.ticker] = row
-        for ticker in {row.ticker for row in (*new_fills, *new_settlements)}:
+        for ticker in {fill.ticker for fill in new_fills} | {row.ticker for row in new_settlements}:
             self._refold(ticker)
         return new_fills, new_settlements
 

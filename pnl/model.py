@@ -4,14 +4,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Self
 
 import param
 
 from pnl.errors import SourceError
-from pnl.ledger import Ledger
+from pnl.ledger import Ledger, MarkRule
 from pnl.records import MONEY_FIELDS, ZERO, Batch, CostDay, Deal, Known, Mark, Reading, Snapshot, State
 from pnl.sources import Source
 from pnl.store import Change, Recorded
@@ -31,10 +31,10 @@ def _now() -> datetime:
 class PnLModel(param.Parameterized):
     """Net P&L and everything behind it, watched through `snapshot`.
 
-    It is told its sources (`read_from`) and keeps what they said: one that fails keeps its last good value, marked stale.
+    It is told its sources (`read_from`) and keeps what they said: of one that fails, its last good value, marked stale.
     """
 
-    mark = param.Selector(
+    mark: MarkRule = param.Selector(  # type: ignore[assignment]
         default="mid", objects=["mid", "bid"], constant=True, doc="Which price values an open position."
     )
     snapshot = param.ClassSelector(
@@ -87,7 +87,8 @@ class PnLModel(param.Parameterized):
             known, as_of = recorded.sources.get(source.origin, (Known(), None))
             self._known[name] = known
             if as_of is not None:
-                self.readings[name] = Reading(name, State.STALE, as_of=as_of, error=f"{name}: showing what was recorded; not asked since the start")
+                waiting = f"{name}: showing what was recorded; not asked since the start"
+                self.readings[name] = Reading(name, State.STALE, as_of=as_of, error=waiting)
 
     async def pull(self, name: str) -> Change:
         """Poll one source and take its answer in.
@@ -193,7 +194,7 @@ class PnLModel(param.Parameterized):
             trade_count=trading.fill_count,
             open_trade_count=trading.open_fill_count,
             settled_market_count=trading.settled_market_count,
-            sources=tuple(replace(self.readings[name], value=None) for name in sorted(self.readings)),
+            sources=tuple(reading.without_value() for reading in self.readings.values()),
             missing=self._missing(trading.unpriced),
             notes=_some(trading.oddities, "more odd settlements"),
         )
@@ -212,9 +213,9 @@ class PnLModel(param.Parameterized):
         self._taken_at = self._taken_at + MILLISECOND if is_too_soon else now
         return self._taken_at
 
-    def day_totals(self, zone: object) -> Mapping[date, Decimal]:
-        """Realized net P&L by day: trading and fees on their day of `zone`, costs on their UTC day, deals when closed."""
-        days = self.ledger.by_day(zone)  # type: ignore[arg-type]
+    def day_totals(self, zone: tzinfo) -> Mapping[date, Decimal]:
+        """Realized net P&L by day: trading on its day of `zone`, costs on their UTC day, deals when closed."""
+        days = self.ledger.by_day(zone)
         for cost in self.cost_days.values():
             days[cost.day] = days.get(cost.day, ZERO) - cost.total_usd
         for deal in self.deals.values():

@@ -190,6 +190,10 @@ class Reading[T]:
     error: str | None = None
     refused: tuple[str, ...] = ()
 
+    def without_value(self) -> "Reading[None]":
+        """The same, for a snapshot: how old and how good, not what."""
+        return Reading(self.source, self.state, None, self.as_of, self.error, self.refused)
+
     @property
     def is_waiting(self) -> bool:
         """Its first poll has not ended: neither an answer nor a failure is known."""

@@ -11,6 +11,7 @@ makes range queries up to a thousand times slower, and `pnl_1m` does its job.
 import asyncio
 import fcntl
 import json
+import logging
 import os
 import queue
 import sqlite3
@@ -49,6 +50,8 @@ LOCK_FILE = "pnl.lock"
 MINUTE_MS = 60_000
 MICROS = 1_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+log = logging.getLogger(__name__)
 
 BAR_PARTS = ("open", "high", "low", "close", "sum")
 
@@ -305,16 +308,24 @@ class Store:
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
                 write(connection, [change for change, _ in waiting])
+        except sqlite3.Error as error:
+            self._refuse(waiting, error)
+            return False
         except Exception as error:  # whatever it was, who waits must hear of it and the thread must live on
-            msg = f"{self.path} cannot be written: {error}; what waits is kept and written later"
-            for _, done in waiting:
-                if not done.done():
-                    done.set_exception(StoreError(msg))
+            log.exception("a change cannot be written")
+            self._refuse(waiting, error)
             return False
         for _, done in waiting:
             if not done.done():
                 done.set_result(None)
         return True
+
+    def _refuse(self, waiting: Sequence[tuple[Change, Future[None]]], error: Exception) -> None:
+        for _, done in waiting:
+            if not done.done():
+                done.set_exception(
+                    StoreError(f"{self.path} cannot be written: {error}; what waits is kept and written later")
+                )
 
 
 def hold(path: Path) -> int:

@@ -4,6 +4,7 @@ A session's page holds three column sources: `fields` (every text of the page th
 over the last snapshots) and `days` (net P&L by day). Nothing is drawn anew, and what is equal is not sent.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,13 @@ from param.parameterized import Event
 from pnl.model import PnLModel
 from pnl.records import ZERO, Reading, Snapshot, State, money
 
+log = logging.getLogger(__name__)
+
 LINE_POINTS = 2000
+UNKNOWN_AT_FIRST = (
+    *("net", "trading", "realized", "unrealized", "fees", "costs", "billed", "estimated", "revenue"),
+    *("trades", "open_trades", "settled"),
+)
 GAP_MS = 90_000
 
 GAP = float("nan")
@@ -68,8 +75,13 @@ def _known(usd: Decimal, is_known: bool, *, signed: bool = False) -> str:  # noq
 
 
 def _nothing_yet(sources: Iterable[str]) -> dict[str, str]:
-    names = "net trading realized unrealized fees costs billed estimated revenue trades open_trades settled".split()
-    texts = dict.fromkeys(names, "—") | {"tone": "flat", "equals": "=", "exact": "", "as_of": "", "state": "partial"}
+    texts = dict.fromkeys(UNKNOWN_AT_FIRST, "—") | {
+        "tone": "flat",
+        "equals": "=",
+        "exact": "",
+        "as_of": "",
+        "state": "partial",
+    }
     texts["warning"] = "Waiting for the first answers."
     for name in sources:
         texts |= _chip(Reading(name, State.DOWN))
@@ -198,8 +210,12 @@ class Hub:
 
     def _each(self, send: Callable[[Live], None]) -> None:
         for document, live in list(self._sessions.items()):
-            with set_curdoc(document), unlocked():
-                send(live)
+            try:
+                with set_curdoc(document), unlocked():
+                    send(live)
+            except Exception:
+                log.exception("a session could not be written to and is let go; its page loads itself anew")
+                self.leave(document)
 
     def _patches(self, texts: Mapping[str, str]) -> list[tuple[int, str]]:
         index = {name: number for number, name in enumerate(self.fields)}
@@ -253,7 +269,7 @@ def _replace(source: ColumnDataSource, columns: dict[str, list[Any]]) -> None:
     source.data = columns
 
 
-def _columns(points: Iterable[Point]) -> dict[str, list[float]]:
+def _columns(points: Iterable[Point]) -> dict[str, Any]:
     t, net, t0 = zip(*points, strict=True) if (points := list(points)) else ((), (), ())
     return {"t": list(t), "net": list(net), "t0": list(t0)}
 

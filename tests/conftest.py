@@ -19,10 +19,11 @@ class Clock:
         self.now = NOW
 
     def __call__(self):
+        """Tell the time."""
         return self.now
 
     def timestamp(self):
-        """Seconds, for whoever wants a wall clock or a monotonic one as a number."""
+        """Tell the seconds, for whoever wants a wall clock or a monotonic one as a number."""
         return self.now.timestamp()
 
     def advance(self, **by):

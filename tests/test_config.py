@@ -43,8 +43,12 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(monkey
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
     """`PNL_JOHN_URL=` in an env file means that there is none."""
     monkeypatch.setenv("PNL_JOHN_URL", "")
+    monkeypatch.setenv("PNL_TIMEZONE", "")
 
-    assert not load_settings().has_source
+    settings = load_settings()
+
+    assert not settings.has_source
+    assert settings.timezone == "America/New_York"
 
 
 @pytest.mark.parametrize(
@@ -82,6 +86,7 @@ def test_a_bad_setting_is_named_with_what_it_should_be_and_never_shown(monkeypat
     assert str(failure.value).startswith(f"{name}: {advice}")
     assert CANARY not in str(failure.value)
     assert "\n" not in str(failure.value)
+    assert failure.value.__cause__ is None  # a traceback would print the value
     assert failure.value.__suppress_context__
 
 
@@ -227,7 +232,7 @@ async def test_sources_that_are_not_set_are_left_out_and_named(transport, tmp_pa
 
 async def test_a_bad_address_of_the_deals_is_named(transport):
     """It may be a file, so it is judged only when the source is made."""
-    with pytest.raises(ConfigError, match="^PNL_JOHN_URL: should start with https://") as failure:
+    with pytest.raises(ConfigError, match=r"^PNL_JOHN_URL: should start with https://") as failure:
         open_sources(load_settings(john_url=f"http://{CANARY}/deals"), transport)
 
     assert CANARY not in str(failure.value)
@@ -246,7 +251,7 @@ def test_a_data_folder_that_cannot_be_made_is_named(tmp_path):
     """For instance because a file stands in its place."""
     (tmp_path / "data").touch()
 
-    with pytest.raises(ConfigError, match="^PNL_DATA_DIR: the folder .*data cannot be used"):
+    with pytest.raises(ConfigError, match=r"^PNL_DATA_DIR: the folder .*data cannot be used"):
         private_folder(tmp_path / "data")
 
 

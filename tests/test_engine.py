@@ -1,4 +1,4 @@
-"""Everything together on the simulated market: recorded before it is shown, quick after a restart, one failure alone."""
+"""Everything together on the simulated market: recorded before it is shown, and one failure alone."""
 
 import asyncio
 import sqlite3
@@ -54,7 +54,9 @@ async def test_a_snapshot_is_on_disk_before_it_is_shown(tmp_path):
         def look(event):
             if not (event.new.is_waiting or event.new.is_empty):
                 shown_ms = int(event.new.taken_at.timestamp() * 1000)
-                found.append(rows_of(engine.store.path.parent, f"SELECT 1 FROM pnl_snapshots WHERE timestamp = {shown_ms}"))
+                found.append(
+                    rows_of(engine.store.path.parent, f"SELECT 1 FROM pnl_snapshots WHERE timestamp = {shown_ms}")
+                )
 
         engine.model.param.watch(look, "snapshot")
         engine.start()
@@ -161,7 +163,7 @@ async def test_nothing_configured_is_an_error_that_tells_what_to_set(tmp_path):
             pass
 
 
-PLUGIN = '''
+PLUGIN = """
 from decimal import Decimal
 from datetime import UTC, date, datetime
 from pnl.records import Batch, Cost, CostDay
@@ -182,15 +184,19 @@ class OpenAI:
     async def poll(self, known):
         day = date(2026, 11, 20)
         return Batch(cost_days=(CostDay("openai", day, (Cost("openai", day, "all", self.usd),)),))
-'''
+"""
 
 
 async def test_a_third_party_adds_a_source_with_one_class(tmp_path, monkeypatch):
     """Found by its entry point, configured by its own settings, counted like ours."""
     package = tmp_path / "site"
     (package / "pnl_openai-1.0.dist-info").mkdir(parents=True)
-    (package / "pnl_openai-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: pnl-openai\nVersion: 1.0\n")
-    (package / "pnl_openai-1.0.dist-info" / "entry_points.txt").write_text("[pnl.sources]\nopenai = pnl_openai:OpenAI\n")
+    (package / "pnl_openai-1.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: pnl-openai\nVersion: 1.0\n"
+    )
+    (package / "pnl_openai-1.0.dist-info" / "entry_points.txt").write_text(
+        "[pnl.sources]\nopenai = pnl_openai:OpenAI\n"
+    )
     (package / "pnl_openai.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(str(package))
     monkeypatch.setenv("PNL_OPENAI_USD", "7.25")

@@ -100,7 +100,7 @@ def test_the_kind_follows_from_the_setting(url, kind, origin):
     assert place.origin == origin
 
 
-async def test_every_deal_of_the_business_arrives(endpoint, simulator, small_business, clock):
+async def test_every_deal_of_the_business_arrives(endpoint, small_business, clock):
     """Amounts, statuses and days as they stand now; what is lost or refunded is no revenue."""
     batch = await endpoint.poll(Known())
 
@@ -255,7 +255,7 @@ async def test_a_place_without_a_token_is_asked_without_one(simulator, transport
     assert sent == [None]
 
 
-async def test_stripe_and_the_deals_endpoint_tell_the_same_story(stripe, simulator, model, small_business, clock):
+async def test_stripe_and_the_deals_endpoint_tell_the_same_story(stripe, model, small_business, clock):
     """What was paid less what was refunded is revenue, fees are costs, payouts are neither."""
     paid = [deal for deal in small_business.deals(clock()) if deal.paid_at]
     kept = sum(deal.amount_cents for deal in paid if deal.refunded_at is None)
@@ -268,20 +268,20 @@ async def test_stripe_and_the_deals_endpoint_tell_the_same_story(stripe, simulat
 
 
 @pytest.mark.parametrize(
-    ("change", "gross_usd", "fee_usd"),
+    ("change", "usd"),
     [
-        ({}, "100", "3.20"),
-        ({"type": "payment"}, "100", "3.20"),
-        ({"type": "refund", "amount": -10_000, "fee": 0}, "-100", "0"),
-        ({"type": "adjustment", "amount": -10_000, "fee": 1500}, "-100", "15"),
-        ({"type": "stripe_fee", "amount": -250, "fee": 0}, "0", "2.50"),
+        ({}, ("100", "3.20")),
+        ({"type": "payment"}, ("100", "3.20")),
+        ({"type": "refund", "amount": -10_000, "fee": 0}, ("-100", "0")),
+        ({"type": "adjustment", "amount": -10_000, "fee": 1500}, ("-100", "15")),
+        ({"type": "stripe_fee", "amount": -250, "fee": 0}, ("0", "2.50")),
     ],
 )
-async def test_a_transaction_is_gross_with_its_fee_apart(stripe, simulator, model, change, gross_usd, fee_usd):
+async def test_a_transaction_is_gross_with_its_fee_apart(stripe, simulator, model, change, usd):
     """Net is the amount less the fee: a fee is a cost and not a smaller revenue."""
     simulator.answers[TRANSACTIONS] = moving({**CHARGE, **change})
 
-    assert await revenue(model, stripe) == (Decimal(gross_usd), Decimal(fee_usd))
+    assert await revenue(model, stripe) == tuple(map(Decimal, usd))
 
 
 async def test_own_money_that_moves_is_no_revenue(stripe, simulator):
@@ -413,7 +413,9 @@ async def test_a_file_that_cannot_be_read_whole_is_named(file, content, reason):
 
 async def test_a_file_that_is_not_there_is_named(tmp_path):
     """For instance while a spreadsheet saves it."""
-    with pytest.raises(SourceError, match=r"john: .*deals.csv cannot be read \(No such file or directory\); is PNL_JOH"):
+    with pytest.raises(
+        SourceError, match=r"john: .*deals.csv cannot be read \(No such file or directory\); is PNL_JOH"
+    ):
         await john(str(tmp_path / "deals.csv"), None, None).poll(Known())
 
 

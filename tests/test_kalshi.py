@@ -354,24 +354,26 @@ async def test_a_source_without_a_network_raises(transport, simulator, clock):
 
 
 async def test_the_limits_of_the_venue_are_kept(small_business, transport, clock):
-    """Two first polls in a row against a venue that counts: no request of theirs is refused."""
+    """Twice the requests that it takes at once, at a venue that counts: not one is refused."""
+    tickers = frozenset(f"KX-{number}" for number in range(1500))
     async with Simulator(small_business, now=clock, key_type="ed25519", limited=True) as sim:
-        source = account(sim, transport, clock)
-        batches = [await source.poll(Known()), await source.poll(Known())]
+        batch = await account(sim, transport, clock).poll(Known(open_tickers=tickers))
 
-    assert [batch.error for batch in batches] == [None, None]
+    assert batch.error is None
+    assert sum(sim.requests.values()) > 2 * 18
 
 
 async def test_the_balance_is_asked_for_once_a_second_at_most(kalshi, simulator, clock):
     """It has a limit of its own; in between, the last one stands."""
     known = Known({"fills": clock().isoformat(), "settlements": clock().isoformat()})
     batches = [await kalshi.poll(known)]
-    clock.advance(seconds=0.9)
-    batches.append(await kalshi.poll(known))
-    clock.advance(seconds=0.2)
-    batches.append(await kalshi.poll(known))
+    asked = []
+    for seconds in (0.9, 0.2, 0.9):
+        clock.advance(seconds=seconds)
+        batches.append(await kalshi.poll(known))
+        asked.append(simulator.requests[f"GET {BALANCE}"])
 
-    assert simulator.requests[f"GET {BALANCE}"] == 2
+    assert asked == [1, 2, 2]
     assert all(batch.account.balance_usd for batch in batches)
 
 

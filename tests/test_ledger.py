@@ -42,7 +42,9 @@ def vectors(kind):
     """The recorded cases; without the file, one skipped case that says so."""
     if not VECTORS.exists():
         return [pytest.param(None, marks=pytest.mark.skip(reason="the recorded cases are not beside this checkout"))]
-    return [pytest.param(case, id=case.get("name", str(n))) for n, case in enumerate(json.loads(VECTORS.read_text())[kind])]
+    return [
+        pytest.param(case, id=case.get("name", str(n))) for n, case in enumerate(json.loads(VECTORS.read_text())[kind])
+    ]
 
 
 def row_of(raw, revenue_key):
@@ -187,8 +189,11 @@ def test_realized_and_unrealized_less_fees_are_the_cash_and_what_is_held(history
 def test_a_settled_market_is_worth_the_same_from_its_fills_and_from_its_row(history, result, with_fills):
     """The row formula and the fills agree to the last digit, whichever of them is at hand."""
     fills = fills_of(*history)
-    gross = {s: (sum((f.count for f in fills if f.side == s), ZERO), sum((f.cost_usd for f in fills if f.side == s), ZERO))
-             for s in ("yes", "no")}  # fmt: skip
+    sides = {side: [f for f in fills if f.side == side] for side in ("yes", "no")}
+    gross = {
+        side: (sum((f.count for f in some), ZERO), sum((f.cost_usd for f in some), ZERO))
+        for side, some in sides.items()
+    }
     net = gross["yes"][0] - gross["no"][0]
     row = settlement_of(
         result,
@@ -215,7 +220,12 @@ def test_parts_sum_to_the_whole_by_market_event_series_and_day(history):
 
     totals = ledger.totals({})
 
-    for parts in (ledger.by_market(), ledger.by_event(), ledger.by_series(), ledger.by_day(ZoneInfo("America/New_York"))):
+    for parts in (
+        ledger.by_market(),
+        ledger.by_event(),
+        ledger.by_series(),
+        ledger.by_day(ZoneInfo("America/New_York")),
+    ):
         assert sum(parts.values(), ZERO) == totals.realized_usd - totals.fees_usd
 
 
@@ -223,7 +233,9 @@ def test_a_late_evening_in_new_york_is_that_day_and_not_the_next_utc_one():
     """A day begins in the reporting time zone, also across a change of the clock."""
     ledger = Ledger()
     late = datetime(2026, 11, 1, 3, 30, tzinfo=UTC)
-    ledger.add([Fill("a", "KXA-1-1", "yes", Decimal(1), Decimal("0.5"), Decimal("0.02"), is_taker=True, filled_at=late)])
+    ledger.add(
+        [Fill("a", "KXA-1-1", "yes", Decimal(1), Decimal("0.5"), Decimal("0.02"), is_taker=True, filled_at=late)]
+    )
 
     assert {f"{day}" for day in ledger.by_day(ZoneInfo("America/New_York"))} == {"2026-10-31"}
     assert {f"{day}" for day in ledger.by_day(UTC)} == {"2026-11-01"}
@@ -257,10 +269,18 @@ def test_the_recorded_account_comes_out_exact(recorded_account):
     """Realized, fees and P&L of a real account to the last digit, whole and in every breakdown."""
     rows = read_csv(recorded_account / "fills.csv")
     fills = [
-        Fill(r["fill_id"], r["ticker"], r["outcome_side"], Decimal(r["count_fp"]), Decimal(r["yes_price_dollars"]),
-             Decimal(r["fee_cost"]), is_taker=r["is_taker"] == "true", filled_at=datetime.fromisoformat(r["created_time"]))
+        Fill(
+            fill_id=r["fill_id"],
+            ticker=r["ticker"],
+            side=r["outcome_side"],
+            count=Decimal(r["count_fp"]),
+            yes_price_usd=Decimal(r["yes_price_dollars"]),
+            fee_usd=Decimal(r["fee_cost"]),
+            is_taker=r["is_taker"] == "true",
+            filled_at=datetime.fromisoformat(r["created_time"]),
+        )
         for r in rows
-    ]  # fmt: skip
+    ]
     settlements = [
         Settlement(
             r["ticker"], r["event_ticker"], Result(r["market_result"]), Decimal(r["yes_count_fp"]),
@@ -280,7 +300,12 @@ def test_the_recorded_account_comes_out_exact(recorded_account):
     assert totals.pnl_usd == Decimal("-9002.824700")
     assert (totals.fill_count, totals.open_fill_count, totals.settled_market_count) == (5329, 0, 2938)
     assert totals.oddities == totals.unpriced == ()
-    for parts in (ledger.by_market(), ledger.by_event(), ledger.by_series(), ledger.by_day(ZoneInfo("America/New_York"))):
+    for parts in (
+        ledger.by_market(),
+        ledger.by_event(),
+        ledger.by_series(),
+        ledger.by_day(ZoneInfo("America/New_York")),
+    ):
         assert sum(parts.values(), ZERO) == Decimal("-9002.824700")
     traded = {fill.ticker for fill in fills}
     assert sum((usd for ticker, usd in ledger.by_market().items() if ticker in traded), ZERO) == Decimal("-2711.734700")

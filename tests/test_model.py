@@ -74,7 +74,10 @@ def model_of(*sources, clock, others=()):
 async def test_the_parts_make_the_whole(clock):
     """Net = realized + open − fees − billed − estimated + revenue, and every sum is of what stands beside it."""
     kalshi = Told("kalshi", Batch(fills=(fill(),), marks=(Mark("KXA-1-1", Decimal("0.5"), Decimal("0.52"), NOW),)))
-    anthropic = Told("anthropic", Batch(cost_days=(cost_day("2.0000004", day=TODAY - timedelta(days=1)), cost_day("0.5", is_estimate=True))))
+    anthropic = Told(
+        "anthropic",
+        Batch(cost_days=(cost_day("2.0000004", day=TODAY - timedelta(days=1)), cost_day("0.5", is_estimate=True))),
+    )
     john = Told("john", Batch(deals=(deal(), deal("lost", number=2), deal("invoiced", amount="20.5", number=3))))
 
     snapshot = await model_of(kalshi, anthropic, john, clock=clock).poll()
@@ -101,7 +104,9 @@ async def test_a_refunded_deal_reverses_and_the_latest_word_on_it_wins(clock):
 async def test_a_deal_that_is_gone_from_a_whole_list_is_gone(clock):
     """A line deleted from the file is no revenue; the store is told to replace the list."""
     john = Told(
-        "john", Batch(deals=(deal(), deal(number=2)), holds_all_deals=True), Batch(deals=(deal(),), holds_all_deals=True)
+        "john",
+        Batch(deals=(deal(), deal(number=2)), holds_all_deals=True),
+        Batch(deals=(deal(),), holds_all_deals=True),
     )
     model = model_of(john, clock=clock)
     await model.pull("john")
@@ -115,7 +120,9 @@ async def test_a_deal_that_is_gone_from_a_whole_list_is_gone(clock):
 
 async def test_a_bill_replaces_its_days_estimate(clock):
     """The estimate never stands beside the bill of the same day."""
-    anthropic = Told("anthropic", Batch(cost_days=(cost_day("3", is_estimate=True),)), Batch(cost_days=(cost_day("2.5"),)))
+    anthropic = Told(
+        "anthropic", Batch(cost_days=(cost_day("3", is_estimate=True),)), Batch(cost_days=(cost_day("2.5"),))
+    )
     model = model_of(anthropic, clock=clock)
     await model.poll()
 
@@ -138,7 +145,12 @@ async def test_what_comes_twice_is_no_news_for_the_store(clock):
 
 async def test_a_source_is_told_its_cursors_and_the_open_markets(clock):
     """It keeps nothing between polls itself."""
-    kalshi = Told("kalshi", Batch(fills=(fill(),), cursors={"fills": "here", "archived_to": "x"}), Batch(cursors={"fills": "there"}), Batch())
+    kalshi = Told(
+        "kalshi",
+        Batch(fills=(fill(),), cursors={"fills": "here", "archived_to": "x"}),
+        Batch(cursors={"fills": "there"}),
+        Batch(),
+    )
     model = model_of(kalshi, clock=clock)
     for _ in range(3):
         await model.pull("kalshi")
@@ -227,8 +239,8 @@ async def test_two_snapshots_never_share_a_millisecond(clock):
 
 def test_what_was_recorded_stands_before_the_first_poll_stale_and_with_its_age(clock):
     """Only what the configured sources brought counts."""
-    settlement = Settlement("KXB-1-1", "KXB-1", Result.YES, Decimal(1), Decimal("0.4"), Decimal(0), Decimal(0), Decimal(1),
-                            Decimal(0), Decimal(1), NOW)  # fmt: skip
+    one, none = Decimal(1), Decimal(0)
+    settlement = Settlement("KXB-1-1", "KXB-1", Result.YES, one, Decimal("0.4"), none, none, one, none, one, NOW)
     recorded = Recorded(
         fills=(fill(),), settlements=(settlement,), marks=(), cost_days=(cost_day("5"),),
         deals=(deal(), deal(origin="elsewhere", number=2)), sources={},
@@ -246,9 +258,19 @@ async def test_the_json_object_has_the_promised_keys(clock):
     """Money is decimal text in US dollars; the parts sum to the whole in it."""
     said = as_json(await model_of(Told("john", Batch(deals=(deal(amount="1.5"),))), clock=clock).poll(), NOW)
 
-    assert {*MONEY_FIELDS, "as_of", "trade_count", "open_trade_count", "settled_market_count", "complete", "sources"} <= said.keys()
+    assert {
+        *MONEY_FIELDS,
+        "as_of",
+        "trade_count",
+        "open_trade_count",
+        "settled_market_count",
+        "complete",
+        "sources",
+    } <= said.keys()
     assert said["net_pnl"] == said["total_revenue"] == "1.500000"
-    assert Decimal(said["net_pnl"]) == Decimal(said["kalshi_pnl"]) - Decimal(said["total_costs"]) + Decimal(said["total_revenue"])
+    assert Decimal(said["net_pnl"]) == Decimal(said["kalshi_pnl"]) - Decimal(said["total_costs"]) + Decimal(
+        said["total_revenue"]
+    )
 
 
 async def test_days_sum_to_the_realized_whole(clock):

@@ -43,7 +43,11 @@ async def served(folder, *, port=None, **settings):
     port = port or free_port()
     command = (sys.executable, "-m", "panel", "serve", "app/", "--port", str(port), "--warm")
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, env=environment(folder, **settings), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command,
+        cwd=ROOT,
+        env=environment(folder, **settings),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     try:
         async for line in process.stdout:
@@ -64,7 +68,13 @@ async def browser():
     if executable is None:
         (pytest.fail if "CI" in os.environ else pytest.skip)("Debian's chromium is not installed")
     nowhere = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"
-    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", nowhere]
+    options = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        nowhere,
+    ]
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=executable, args=options)
         yield browser
@@ -111,7 +121,9 @@ async def test_with_nothing_set_a_live_demo_is_shown_and_nothing_leaves_the_mach
         await number_moves(page)
 
         await expect(page.locator(".badge")).to_have_text("DEMO")
-        await expect(page.locator(".chip")).to_have_text([re.compile(name) for name in ("Kalshi", "Anthropic", "Deals")])
+        await expect(page.locator(".chip")).to_have_text(
+            [re.compile(name) for name in ("Kalshi", "Anthropic", "Deals")]
+        )
         await expect(page.locator(".tabulator-row").first).to_be_visible()
         await expect(page.locator("canvas").first).to_be_visible()
         assert page.troubles == []
@@ -221,4 +233,6 @@ async def test_a_page_survives_the_death_of_its_server(browser, tmp_path):
 async def test_a_setting_that_makes_no_sense_is_said_on_the_page(browser, tmp_path):
     """In plain words, with the setting's name, and without an endless spinner."""
     async with served(tmp_path, PNL_KALSHI_KEY_ID="abc") as (_process, address), visit(browser, address) as page:
-        await expect(page.get_by_role("alert")).to_contain_text("PNL_KALSHI_PRIVATE_KEY_PATH is not set", timeout=20_000)
+        await expect(page.get_by_role("alert")).to_contain_text(
+            "PNL_KALSHI_PRIVATE_KEY_PATH is not set", timeout=20_000
+        )

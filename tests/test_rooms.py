@@ -6,7 +6,20 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "pnl"
-ROOMS = "errors records ledger config sources store model stream views engine simulator cli".split()
+ROOMS = [
+    "errors",
+    "records",
+    "ledger",
+    "config",
+    "sources",
+    "store",
+    "model",
+    "stream",
+    "views",
+    "engine",
+    "simulator",
+    "cli",
+]
 
 
 def imported_rooms(tree):

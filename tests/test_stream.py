@@ -206,3 +206,19 @@ def test_money_is_written_as_people_read_it():
 def test_changed_names_only_what_differs():
     """Field by field."""
     assert changed({"a": "1", "b": "2"}, {"a": "1", "b": "3", "c": "4"}) == {"b": "3", "c": "4"}
+
+
+def test_a_session_that_breaks_is_let_go_and_the_others_follow_on(session, caplog):
+    """One broken page never stops the stream."""
+    model, hub, live, _document, _events = session
+    broken = hub.live(on_records=lambda: None)
+    other = Document()
+    other.add_root(broken.line)
+    hub.join(other, broken)
+    broken.fields.data = {"name": [], "text": []}
+
+    model.show(snapshot_at(2, total_revenue=Decimal(100)))
+
+    assert shown(live)["net"] == "$95.80"
+    assert hub.session_count == 1
+    assert "let go" in caplog.text

@@ -40,7 +40,7 @@ SETTLEMENTS_OVERLAP = timedelta(days=1)
 ARCHIVED_TO = "archived_to"
 SIDES: dict[str, Side] = {"yes": "yes", "bid": "yes", "no": "no", "ask": "no"}
 
-ADVICE = {
+ADVICE: dict[int, str] = {
     HTTPStatus.NOT_FOUND: "is PNL_KALSHI_URL right?",
     HTTPStatus.TOO_MANY_REQUESTS: "too many requests; the next poll waits its turn",
 }

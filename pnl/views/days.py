@@ -1,7 +1,10 @@
 """Net P&L by day and its running total, rebuilt from the records: what happened before the first snapshot shows too."""
 
+from typing import Any
+
 import panel as pn
-from bokeh.models import ColumnDataSource, CustomJSTransform, GlyphRenderer, HoverTool
+from bokeh.models import BasicTicker, ColumnDataSource, CustomJSTransform, HoverTool
+from bokeh.models.renderers import GlyphRenderer
 from bokeh.plotting import figure
 from bokeh.transform import transform
 from panel.viewable import Viewable, Viewer
@@ -36,13 +39,13 @@ def _total(source: ColumnDataSource) -> figure:
 def _bars(source: ColumnDataSource) -> figure:
     plot = money_figure("days", "Net P&L by day")
     plot.height = HEIGHT_PX // 2
-    plot.yaxis.ticker.desired_num_ticks = 3
+    plot.yaxis.ticker = BasicTicker(desired_num_ticks=3)
     tone = transform("net", CustomJSTransform(v_func=TONE))
     bars = plot.vbar(x="day", top="net", width=DAY_MS * 0.8, source=source, fill_color=tone, line_color=None)
     plot.add_tools(_hover(bars, ("net", "@net{$0,0.00}")))
     return plot
 
 
-def _hover(renderer: GlyphRenderer, figure_shown: tuple[str, str]) -> HoverTool:
+def _hover(renderer: "GlyphRenderer[Any]", figure_shown: tuple[str, str]) -> HoverTool:
     tooltips = [("day", "@day{%F}"), figure_shown]
     return HoverTool(renderers=[renderer], tooltips=tooltips, formatters={"@day": "datetime"}, mode="vline")

@@ -16,8 +16,10 @@ NUMBERS = ("Contracts", "Price", "Fee")
 # The page's colours reach into the table as CSS variables, whatever the theme of the table itself says.
 STYLESHEET = """
 :host { font-size: 13px }
-:host .tabulator, :host .tabulator * { background-color: transparent !important; border-color: var(--line, #8884) !important }
-:host .tabulator, :host .tabulator-row, :host .tabulator-col, :host .tabulator-page { color: var(--text, inherit) !important }
+:host .tabulator, :host .tabulator * {
+  background-color: transparent !important; border-color: var(--line, #8884) !important }
+:host .tabulator, :host .tabulator-row, :host .tabulator-col, :host .tabulator-page {
+  color: var(--text, inherit) !important }
 :host .tabulator-row .tabulator-cell { border-right: none }
 :host .tabulator-row:hover { background-color: var(--hover, #8882) !important }
 :host .tabulator-page { min-width: 36px; min-height: 36px }
@@ -45,7 +47,7 @@ class FillsView(Viewer):
             configuration={"columnDefaults": {"headerSort": False}},
         )
 
-    def show(self, frame: pd.DataFrame) -> None:
+    def replace_rows(self, frame: pd.DataFrame) -> None:
         """Put other rows into the table; the browser gets the page it looks at."""
         if frame is not self._table.value:
             self._table.value = frame

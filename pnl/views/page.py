@@ -47,7 +47,7 @@ def page(hub: Hub, frames: Frames, *, zone: str, late_s: float, is_demo: bool, i
         is_simulated: Made-up numbers from a simulator elsewhere on this machine.
     """
     fills = FillsView(frames.fills())
-    live = hub.live(on_records=lambda: fills.show(frames.fills()))
+    live = hub.live(on_records=lambda: fills.replace_rows(frames.fills()))
     line = LineView(live.line, zone)
     # The texts have no plot of their own: the line's figure carries them into the document.
     line.figure.tags = [live.fields]
@@ -72,6 +72,8 @@ def page(hub: Hub, frames: Frames, *, zone: str, late_s: float, is_demo: bool, i
 
 def _follow(hub: Hub, live: Live) -> None:
     document = pn.state.curdoc
+    if document is None:  # built outside a server, for instance by a test of the template: nothing to follow with
+        return
     document.js_on_event("document_ready", CustomJS(args={"fields": live.fields}, code=PAINT))
     pn.state.onload(lambda: hub.join(document, live))
     pn.state.on_session_destroyed(lambda _context: hub.leave(document))

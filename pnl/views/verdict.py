@@ -11,6 +11,7 @@ from markupsafe import Markup
 from panel.viewable import Viewable, Viewer
 
 from pnl.model import PnLModel
+from pnl.records import Snapshot
 from pnl.stream import fields_of
 
 templates = Environment(
@@ -40,12 +41,12 @@ class VerdictView(Viewer):
 
     def __init__(self, model: PnLModel, **params: Any) -> None:
         super().__init__(model=model, **params)
-        self._pane = pn.pane.HTML(pn.bind(self._html, model.param.snapshot), sizing_mode="stretch_width")
-
-    def _html(self, _snapshot: object) -> str:
-        names = tuple(self.model.readings)
-        style = f"<style>{asset('page.css')}</style>"
-        return style + verdict_html(fields_of(self.model.snapshot, names), names)
+        self._pane = pn.pane.HTML(pn.bind(_html, model.param.snapshot), sizing_mode="stretch_width")
 
     def __panel__(self) -> Viewable:
         return self._pane
+
+
+def _html(snapshot: Snapshot | None) -> str:
+    names = [] if snapshot is None else [reading.source for reading in snapshot.sources]
+    return f"<style>{asset('page.css')}</style>{verdict_html(fields_of(snapshot, names), names)}"
