@@ -54,6 +54,7 @@ class PnLModel(param.Parameterized):
         self.marks: dict[str, Mark] = {}
         self.cost_days: dict[tuple[str, date], CostDay] = {}
         self.deals: dict[tuple[str, str], Deal] = {}
+        self._quoteless: set[str] = set()
         self.readings: dict[str, Reading[Batch]] = {}
         self._known: dict[str, Known] = {}
         self._failures: dict[str, int] = {}
@@ -138,16 +139,26 @@ class PnLModel(param.Parameterized):
     def _take_in(self, batch: Batch, *, origin: str) -> Batch:
         """Add records to what is known; returns the ones that changed something."""
         fills, settlements = self.ledger.add(batch.fills, batch.settlements)
-        marks = tuple(mark for mark in batch.marks if mark.is_real and self._is_new_price(mark))
-        self.marks.update((mark.ticker, mark) for mark in marks)
+        marks = self._take_in_marks(batch.marks)
         cost_days = tuple(day for day in batch.cost_days if self.cost_days.get((day.source, day.day)) != day)
         self.cost_days.update(((day.source, day.day), day) for day in cost_days)
         deals, all_of_them = self._take_in_deals(batch, origin=origin)
         return Batch(fills, settlements, marks, cost_days, deals, holds_all_deals=all_of_them)
 
+    def _take_in_marks(self, marks: Iterable[Mark]) -> tuple[Mark, ...]:
+        """An empty book keeps the last good price; where there was none yet, the last trade stands in."""
+        news = []
+        for mark in marks:
+            (self._quoteless.discard if mark.is_real else self._quoteless.add)(mark.ticker)
+            price = mark if mark.is_real or mark.ticker in self.marks else _at_last_trade(mark)
+            if price.is_real and self._is_new_price(price):
+                self.marks[mark.ticker] = price
+                news.append(price)
+        return tuple(news)
+
     def _is_new_price(self, mark: Mark) -> bool:
         known = self.marks.get(mark.ticker)
-        return known is None or replace(known, as_of=mark.as_of) != mark
+        return known is None or _quote(known) != _quote(mark)
 
     def _take_in_deals(self, batch: Batch, *, origin: str) -> tuple[tuple[Deal, ...], bool]:
         latest: dict[tuple[str, str], Deal] = {}
@@ -196,7 +207,7 @@ class PnLModel(param.Parameterized):
             settled_market_count=trading.settled_market_count,
             sources=tuple(reading.without_value() for reading in self.readings.values()),
             missing=self._missing(trading.unpriced),
-            notes=_some(trading.oddities, "more odd settlements"),
+            notes=self._odd(trading.oddities),
         )
 
     def _missing(self, unpriced: Sequence[str]) -> tuple[str, ...]:
@@ -204,6 +215,12 @@ class PnLModel(param.Parameterized):
         refused = [line for reading in self.readings.values() for line in reading.refused]
         without_price = [f"{ticker} has no price yet, its open P&L is left out" for ticker in unpriced]
         return _some(refused, "more rows set aside") + _some(without_price, "more without a price")
+
+    def _odd(self, oddities: Sequence[str]) -> tuple[str, ...]:
+        """What is counted all the same, and a person should know."""
+        without_quotes = sorted(self._quoteless & self.ledger.open_tickers & self.marks.keys())
+        valued = [f"{ticker} has no quotes now and is valued at its last price" for ticker in without_quotes]
+        return _some(oddities, "more odd settlements") + _some(valued, "more without quotes")
 
     def _next_instant(self) -> datetime:
         """Now, to the millisecond, and never the same twice; a clock that was set back by more is followed."""
@@ -225,6 +242,15 @@ class PnLModel(param.Parameterized):
 
 def _to_micros(usd: Decimal) -> Decimal:
     return usd.quantize(MICRO)
+
+
+def _at_last_trade(mark: Mark) -> Mark:
+    price = ZERO if mark.last_trade_usd is None else mark.last_trade_usd
+    return replace(mark, yes_bid_usd=price, yes_ask_usd=price)
+
+
+def _quote(mark: Mark) -> tuple[Decimal, Decimal, str]:
+    return mark.yes_bid_usd, mark.yes_ask_usd, mark.title
 
 
 def _some(lines: Sequence[str], what: str) -> tuple[str, ...]:

@@ -67,13 +67,17 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The prices that value an open position; `title` is the venue's text and hostile like all text from outside."""
+    """The prices that value an open position; `title` is the venue's text and hostile like all text from outside.
+
+    `last_trade_usd` stands in while a market has no quotes and never had any that we saw.
+    """
 
     ticker: str
     yes_bid_usd: Decimal
     yes_ask_usd: Decimal
     as_of: datetime
     title: str = ""
+    last_trade_usd: Decimal | None = None
 
     @property
     def is_real(self) -> bool:

@@ -62,7 +62,8 @@ def fields_of(snapshot: Snapshot | None, sources: Iterable[str] = ()) -> dict[st
         "settled": f"{snapshot.settled_market_count:,}",
         "as_of": _iso(snapshot.as_of),
         "state": "complete" if snapshot.complete else "partial",
-        "warning": "\n".join((*_warnings(snapshot), *snapshot.missing, *snapshot.notes)),
+        "warning": "\n".join((*_warnings(snapshot), *snapshot.missing)),
+        "notes": "\n".join(snapshot.notes),
     }
     for reading in snapshot.sources:
         fields |= _chip(reading)
@@ -82,7 +83,7 @@ def _nothing_yet(sources: Iterable[str]) -> dict[str, str]:
         "as_of": "",
         "state": "partial",
     }
-    texts["warning"] = "Waiting for the first answers."
+    texts |= {"warning": "Waiting for the first answers.", "notes": ""}
     for name in sources:
         texts |= _chip(Reading(name, State.DOWN))
     return texts

@@ -1,5 +1,6 @@
 """The current truth: what a source says is taken in once, what it corrects is replaced, what it lacks is said."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
@@ -217,7 +218,25 @@ async def test_an_empty_book_keeps_the_last_good_price(clock):
     model = model_of(Told("kalshi", Batch(fills=(fill(),), marks=(good,)), Batch(marks=(empty,))), clock=clock)
     await model.poll()
 
-    assert (await model.poll()).kalshi_unrealized == 1
+    snapshot = await model.poll()
+
+    assert snapshot.kalshi_unrealized == 1
+    assert snapshot.complete
+    assert snapshot.notes == ("KXA-1-1 has no quotes now and is valued at its last price",)
+
+
+async def test_a_market_that_never_had_quotes_is_valued_at_its_last_trade(clock):
+    """And said to be; one that never traded either is left out and named."""
+    traded = Mark("KXA-1-1", Decimal(0), Decimal(1), NOW, last_trade_usd=Decimal("0.45"))
+    untraded = replace(traded, last_trade_usd=None)
+
+    with_trade = await model_of(Told("kalshi", Batch(fills=(fill(),), marks=(traded,))), clock=clock).poll()
+    without = await model_of(Told("kalshi", Batch(fills=(fill(),), marks=(untraded,))), clock=clock).poll()
+
+    assert with_trade.kalshi_unrealized == Decimal("0.5")
+    assert (with_trade.complete, without.complete) == (True, False)
+    assert "no quotes" in with_trade.notes[0]
+    assert "KXA-1-1 has no price yet" in without.missing[0]
 
 
 async def test_sources_that_are_not_set_up_are_left_out_and_named(clock):

@@ -333,7 +333,8 @@ def archived_settlement(row: Row) -> Settlement:
 def mark(row: Row, as_of: datetime) -> Mark:
     """The book of one market; an empty one (0 and 1) is passed on as it is, for the model to keep the last good."""
     bid, ask = _price(row, "yes_bid_dollars"), _price(row, "yes_ask_dollars")
-    return Mark(rows.text(row, "ticker"), bid, ask, as_of, rows.label(row.get("yes_sub_title")))
+    last = _price(row, "last_price_dollars") if row.get("last_price_dollars") else ZERO  # zero: never traded
+    return Mark(rows.text(row, "ticker"), bid, ask, as_of, rows.label(row.get("yes_sub_title")), last or None)
 
 
 def position(row: Row) -> tuple[str, Decimal]:
