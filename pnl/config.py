@@ -30,6 +30,11 @@ def is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
+def is_kalshi_demo(url: str) -> bool:
+    """Whether an address is Kalshi's own demo, which trades play money."""
+    return f".{urlsplit(url).hostname or ''}".endswith((".demo.kalshi.co", ".demo-api.kalshi.co"))
+
+
 def http_url(url: str) -> str:
     """An address that keys may be sent to, without its last slash.
 
@@ -150,7 +155,10 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment before `pnl.toml` before the defaults."""
         del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        toml = TomlConfigSettingsSource(settings_cls)
+        if unknown := sorted(toml.toml_data.keys() - settings_cls.model_fields.keys()):
+            raise ConfigError(f"{TOML_FILE} holds {', '.join(unknown)}, which is no setting; the README lists them")
+        return init_settings, env_settings, toml
 
     @cached_property
     def zone(self) -> ZoneInfo:
@@ -164,16 +172,16 @@ class Settings(BaseSettings):
 
     @property
     def is_simulated(self) -> bool:
-        """Whether trading or costs come from this machine, so that their numbers are nobody's money.
+        """Whether trading or costs come from this machine or from Kalshi's demo, so that they are nobody's money.
 
         Raises:
             ConfigError: One of the two is simulated and the other is real; they never meet in one total.
         """
-        kalshi = is_loopback(self.kalshi_url) if self.kalshi_key_id else None
+        kalshi = is_loopback(self.kalshi_url) or is_kalshi_demo(self.kalshi_url) if self.kalshi_key_id else None
         anthropic = is_loopback(self.anthropic_url) if self.anthropic_admin_key else None
         if {kalshi, anthropic} >= {True, False}:
             msg = (
-                "PNL_KALSHI_URL and PNL_ANTHROPIC_URL: one is simulated (on this machine) and the other is real. "
+                "PNL_KALSHI_URL and PNL_ANTHROPIC_URL: one is simulated (on this machine, or a demo), the other is real. "
                 "Their numbers must not meet in one total: set both to real addresses, or both to the simulator's."
             )
             raise ConfigError(msg)

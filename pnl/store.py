@@ -299,6 +299,7 @@ class Store:
                 return True
             if item is None:
                 return False
+            item[1].set_running_or_notify_cancel()  # from here on nobody can cancel it: it is written in any case
             waiting.append(item)
             timeout = max(0.0, until - time.monotonic())
         return True

@@ -85,9 +85,8 @@ async def test_a_missing_part_ends_with_three_and_is_named(tmp_path, simulator):
     assert taken["complete"] is False
     assert taken["sources"]["john"]["state"] == "down"
     assert taken["trade_count"] > 0
-    assert said.count("\n") == 1
-    assert "john: /deals" in said
-    assert "HTTP 500" in said
+    assert [line for line in said.splitlines() if "john: /deals" in line and "HTTP 500" in line]
+    assert "Traceback" not in said
 
 
 async def test_nothing_configured_is_one_line_that_tells_what_to_set(tmp_path):

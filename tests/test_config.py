@@ -271,3 +271,22 @@ def test_settings_cannot_be_changed_once_read():
 
     with pytest.raises(ValueError, match="frozen"):
         settings.timezone = "UTC"
+
+
+def test_a_mistyped_setting_in_the_file_is_named(tmp_path, monkeypatch):
+    """A setting that nobody reads would be believed to be set."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pnl.toml").write_text('kalshi_key = "abc"\n')
+
+    with pytest.raises(ConfigError, match="kalshi_key, which is no setting"):
+        load_settings()
+
+
+@pytest.mark.parametrize("host", ["external-api.demo.kalshi.co", "demo-api.kalshi.co"])
+def test_kalshis_own_demo_is_play_money(host):
+    """Its numbers never meet real ones."""
+    demo = {"kalshi_url": f"https://{host}/trade-api/v2", "kalshi_key_id": "k"}
+
+    assert load_settings(**demo).is_simulated
+    with pytest.raises(ConfigError, match="must not meet"):
+        _ = load_settings(**demo, anthropic_admin_key="a").is_simulated

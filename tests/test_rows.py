@@ -46,6 +46,7 @@ MARKET = {
     "yes_sub_title": "A",
     "yes_bid_dollars": "0.6000",
     "yes_ask_dollars": "0.6200",
+    "last_price_dollars": "0.6100",
     "result": "scalar",
     "settlement_value_dollars": "0.3700",
     "settlement_ts": "2026-11-17T11:06:40Z",
