@@ -181,7 +181,7 @@ class Settings(BaseSettings):
         anthropic = is_loopback(self.anthropic_url) if self.anthropic_admin_key else None
         if {kalshi, anthropic} >= {True, False}:
             msg = (
-                "PNL_KALSHI_URL and PNL_ANTHROPIC_URL: one is simulated (on this machine, or a demo), the other is real. "
+                "PNL_KALSHI_URL and PNL_ANTHROPIC_URL: one is simulated (here, or a demo), the other is real. "
                 "Their numbers must not meet in one total: set both to real addresses, or both to the simulator's."
             )
             raise ConfigError(msg)
