@@ -60,6 +60,7 @@ class PnLModel(param.Parameterized):
         self._failures: dict[str, int] = {}
         self._now = now
         self._taken_at = datetime.fromtimestamp(0, UTC)
+        self._sequence = 0
 
     def read_from(self, sources: Iterable[Source], not_configured: Iterable[str] = ()) -> Self:
         """Set what is polled, and what is left out of the numbers and named."""
@@ -179,7 +180,7 @@ class PnLModel(param.Parameterized):
 
     def show(self, snapshot: Snapshot) -> None:
         """Make a snapshot the current one; an older one than is shown already changes nothing."""
-        if self.snapshot is None or snapshot.taken_at > self.snapshot.taken_at:
+        if self.snapshot is None or snapshot.sequence > self.snapshot.sequence:
             self.param.update(snapshot=snapshot, net_pnl=snapshot.net_pnl)
 
     async def poll(self) -> Snapshot:
@@ -191,6 +192,7 @@ class PnLModel(param.Parameterized):
 
     def put_together(self) -> Snapshot:
         """The snapshot of what is known now."""
+        self._sequence += 1
         trading = self.ledger.totals(self.marks, rule=self.mark)
         costs = self.cost_days.values()
         fees_usd = sum((deal.fee_usd for deal in self.deals.values()), ZERO)
@@ -208,6 +210,7 @@ class PnLModel(param.Parameterized):
             sources=tuple(reading.without_value() for reading in self.readings.values()),
             missing=self._missing(trading.unpriced),
             notes=self._odd(trading.oddities),
+            sequence=self._sequence,
         )
 
     def _missing(self, unpriced: Sequence[str]) -> tuple[str, ...]:

@@ -227,7 +227,7 @@ class Snapshot:
 
     `taken_at` is when it was put together, to the millisecond. `as_of` is the same while every source is fresh,
     and the time of the oldest answer in it once one is not. `missing` says in plain words what a total lacks, `notes`
-    what is odd and counted all the same.
+    what is odd and counted all the same. `sequence` counts the snapshots of one model: clocks go back, it does not.
     """
 
     taken_at: datetime
@@ -244,6 +244,7 @@ class Snapshot:
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     is_recorded: bool = True
+    sequence: int = 0
 
     @property
     def kalshi_pnl(self) -> Decimal:

@@ -256,6 +256,18 @@ async def test_two_snapshots_never_share_a_millisecond(clock):
     assert instants == [NOW, NOW + timedelta(milliseconds=1), NOW + timedelta(milliseconds=2)]
 
 
+async def test_a_clock_that_is_set_back_does_not_stop_the_numbers(clock):
+    """What comes later is newer, whatever the clock says."""
+    model = model_of(Told("john", Batch(), Batch(deals=(deal(),))), clock=clock)
+    await model.poll()
+    clock.advance(hours=-2)
+
+    await model.poll()
+
+    assert model.snapshot.total_revenue == 100
+    assert model.snapshot.taken_at < NOW
+
+
 def test_what_was_recorded_stands_before_the_first_poll_stale_and_with_its_age(clock):
     """Only what the configured sources brought counts."""
     one, none = Decimal(1), Decimal(0)

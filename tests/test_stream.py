@@ -33,6 +33,7 @@ def snapshot_at(seconds=0, **changes):
         open_trade_count=2,
         settled_market_count=3,
         sources=tuple(Reading(name, State.FRESH, as_of=NOW) for name in SOURCES),
+        sequence=seconds + 1,
     )
     return replace(whole, **changes)
 
