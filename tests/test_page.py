@@ -38,10 +38,10 @@ def environment(folder, **settings):
 
 
 @asynccontextmanager
-async def served(folder, *, port=None, **settings):
+async def served(folder, *, port=None, command=("panel", "serve", "app/", "--warm"), **settings):
     """The dashboard as a process; yields it and the page's address once it listens."""
     port = port or free_port()
-    command = (sys.executable, "-m", "panel", "serve", "app/", "--port", str(port), "--warm")
+    command = (sys.executable, "-m", *command, "--port", str(port))
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=ROOT,
@@ -195,7 +195,8 @@ async def test_a_hostile_market_title_is_text(browser, tmp_path):
         simulator.answers["/trade-api/v2/markets"] = lambda _request: web.json_response(
             {**known, "markets": [{**row, "yes_sub_title": HOSTILE} for row in known["markets"]]}
         )
-        async with served(tmp_path, **settings_of(simulator)) as (_process, address), visit(browser, address) as page:
+        ours = served(tmp_path, command=("pnl.cli", "serve"), **settings_of(simulator))
+        async with ours as (_process, address), visit(browser, address) as page:
             await expect(page.locator(".tabulator-row").first).to_contain_text(HOSTILE, timeout=20_000)
 
             assert await page.evaluate("window.hurt") is None
