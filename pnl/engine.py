@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from pnl.config import Settings
-from pnl.errors import ConfigError, StoreError
+from pnl.errors import ConfigError
 from pnl.model import PnLModel
 from pnl.records import Snapshot, State
 from pnl.sources import open_sources
@@ -122,19 +123,27 @@ class Engine:
         snapshot = change.snapshot
         if snapshot is not None and (snapshot.is_waiting or snapshot.is_empty):
             change = replace(change, snapshot=None)
-        done = asyncio.wrap_future(self.store.append(change))
-        try:
-            await asyncio.wait_for(asyncio.shield(done), SLOWEST_COMMIT_S)
-        except (TimeoutError, StoreError) as error:
-            log.warning("not recorded yet: %s", error or f"the commit takes over {SLOWEST_COMMIT_S} s")
-            done.add_done_callback(_heard)
+        written = self.store.append(change)
+        done = asyncio.wrap_future(written)
+        done.add_done_callback(_hear)
+        await asyncio.wait([done], timeout=SLOWEST_COMMIT_S)
+        if trouble := _trouble(written):
+            log.warning("not recorded yet: %s", trouble)
             snapshot = None if snapshot is None else replace(snapshot, is_recorded=False)
         if snapshot is not None:
             self.model.show(snapshot)
 
 
-def _heard(done: asyncio.Future[None]) -> None:
-    """A late failure was warned of already; asyncio must not call it unheard."""
+def _trouble(written: Future[None]) -> str | None:
+    """Why a change is not on disk; asks the writer itself, for a loop that was held up hears of it late."""
+    if not written.done():
+        return f"the commit takes over {SLOWEST_COMMIT_S} s"
+    error = written.exception()
+    return None if error is None else str(error)
+
+
+def _hear(done: asyncio.Future[None]) -> None:
+    """Take note of a failure that comes after everybody stopped waiting, or asyncio calls it unheard."""
     if not done.cancelled():
         done.exception()
 

@@ -66,6 +66,25 @@ async def test_a_snapshot_is_on_disk_before_it_is_shown(tmp_path):
     assert all(found)
 
 
+async def test_a_commit_that_cannot_be_made_does_not_hold_the_page_back(tmp_path, caplog):
+    """The number is shown, marked as not recorded, and written once it can be."""
+    async with simulated(tmp_path) as (_simulator, settings), Engine(settings) as engine:
+        folder = engine.store.path.parent
+        blocker = sqlite3.connect(folder / "pnl.db", isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        engine.start()
+        unrecorded = await next_snapshot(engine.model, is_wanted=lambda snapshot: not snapshot.is_waiting)
+        blocker.execute("ROLLBACK")
+        recorded = await next_snapshot(engine.model, is_wanted=lambda snapshot: snapshot.is_recorded)
+        blocker.close()
+
+    assert not unrecorded.is_recorded
+    assert "not recorded yet" in caplog.text
+    for snapshot in (unrecorded, recorded):
+        shown_ms = int(snapshot.taken_at.timestamp() * 1000)
+        assert rows_of(folder, f"SELECT 1 FROM pnl_snapshots WHERE timestamp = {shown_ms}")
+
+
 async def test_a_restart_shows_what_was_recorded_before_any_poll_ends(tmp_path):
     """Stale and with its age, but the same to the last digit."""
     async with simulated(tmp_path) as (simulator, settings):
