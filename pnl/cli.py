@@ -21,7 +21,7 @@ from rich.table import Table
 from pnl import __version__
 from pnl.config import Settings, load_settings
 from pnl.engine import Engine
-from pnl.errors import ConfigError, PnlError
+from pnl.errors import ConfigError, PnlError, StoreHeld
 from pnl.model import as_json
 from pnl.records import Snapshot, money
 from pnl.simulator import LivingMarket, RecordedAccount, Simulator
@@ -41,6 +41,7 @@ said = Console(stderr=True, highlight=False)
 def main() -> None:
     """Run the command; a failure that was foreseen is one line, without a traceback."""
     logging.basicConfig(level=os.environ.get("PNL_LOG_LEVEL", "WARNING"), format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("stamina").setLevel(logging.ERROR)  # that a request was asked again is no news
     try:
         app()
     except PnlError as error:
@@ -72,9 +73,10 @@ def _options(
 def snapshot(*, as_json_object: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
     """Pull every configured source once, print the numbers, record them.
 
-    Ends with 0 when they are complete, 3 when a part is missing (it is named), 1 when there are none.
+    Ends with 0 when they are complete, 3 when a part is missing (it is named), 1 when there are none. Beside a running
+    dashboard on the same data folder it records nothing: the dashboard does.
     """
-    taken = asyncio.run(_pull(load_settings()))
+    taken = asyncio.run(_pull_or_look(load_settings()))
     if as_json_object:
         print(json.dumps(as_json(taken, datetime.now(UTC)), indent=2))
     else:
@@ -94,9 +96,18 @@ def sync() -> None:
     raise typer.Exit(_tell(taken))
 
 
-async def _pull(settings: Settings, on_answer: OnAnswer | None = None) -> Snapshot:
-    async with Engine(settings, on_answer=on_answer) as engine:
+async def _pull(settings: Settings, on_answer: OnAnswer | None = None, *, records: bool = True) -> Snapshot:
+    async with Engine(settings, records=records, on_answer=on_answer) as engine:
         return await engine.sync()
+
+
+async def _pull_or_look(settings: Settings) -> Snapshot:
+    """Beside a running dashboard the numbers are the same; recording them is its work."""
+    try:
+        return await _pull(settings)
+    except StoreHeld as held:
+        said.print(f"pnl: not recorded: {held}", style="yellow", markup=False, soft_wrap=True)
+        return await _pull(settings, records=False)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from pnl.config import Settings
 from pnl.errors import ConfigError
@@ -14,7 +14,7 @@ from pnl.model import PnLModel
 from pnl.records import Snapshot, State
 from pnl.sources import open_sources
 from pnl.sources.transport import OnAnswer, Transport
-from pnl.store import Change, Store
+from pnl.store import Change, Recorded, Store, read_beside
 
 SLOWEST_COMMIT_S = 0.25
 LATE_S = 4.0
@@ -26,13 +26,15 @@ log = logging.getLogger(__name__)
 class Engine:
     """One running `pnl`: sources, store and model; opened and closed with `async with`.
 
+    With `records=False` it reads what is recorded and writes nothing: for a look beside the process that writes.
     Whoever wants to show the numbers watches `engine.model.param.snapshot`: it changes once they are committed.
     """
 
     is_demo = False
 
-    def __init__(self, settings: Settings, *, on_answer: OnAnswer | None = None) -> None:
+    def __init__(self, settings: Settings, *, records: bool = True, on_answer: OnAnswer | None = None) -> None:
         self.settings = settings
+        self._records = records
         self.model = PnLModel(mark=settings.kalshi_mark)
         self.store = _store(settings)
         self._on_answer = on_answer
@@ -67,11 +69,16 @@ class Engine:
             )
         transport = await self.resources.enter_async_context(Transport(on_answer=self._on_answer))
         sources, others = open_sources(self.settings, transport)
-        self.store = _store(self.settings)
-        await self.resources.enter_async_context(self.store)
-        self.model.read_from(sources, others).restore(self.store.recorded)
+        self.model.read_from(sources, others).restore(await self._open_store())
         if any(reading.state is State.STALE for reading in self.model.readings.values()):
             self.model.show(self.model.put_together())  # what is on disk stands before the first poll ends
+
+    async def _open_store(self) -> Recorded:
+        if not self._records:
+            return await asyncio.to_thread(read_beside, self.settings.data_dir, _kind(self.settings))
+        self.store = _store(self.settings)
+        await self.resources.enter_async_context(self.store)
+        return self.store.recorded
 
     def start(self) -> None:
         """Begin to poll, each source at its own pace, so that a slow one holds nobody up."""
@@ -99,10 +106,10 @@ class Engine:
             StoreError: It could not be recorded.
         """
         changes = [replace(change, snapshot=None) for change in await self.model.pull_all()]
-        snapshot = self.model.put_together()
-        changes += [] if snapshot.is_empty else [Change(snapshot)]
-        done = [self.store.append(change) for change in changes]
-        await asyncio.gather(*map(asyncio.wrap_future, done))
+        snapshot = replace(self.model.put_together(), is_recorded=self._records)
+        if self._records:
+            changes += [] if snapshot.is_empty else [Change(snapshot)]
+            await asyncio.gather(*(asyncio.wrap_future(self.store.append(change)) for change in changes))
         self.model.show(snapshot)
         return snapshot
 
@@ -148,10 +155,14 @@ def _hear(done: asyncio.Future[None]) -> None:
         done.exception()
 
 
+def _kind(settings: Settings) -> Literal["real", "simulated"]:
+    return "simulated" if settings.is_simulated else "real"
+
+
 def _store(settings: Settings) -> Store:
     return Store(
         settings.data_dir,
-        kind="simulated" if settings.is_simulated else "real",
+        kind=_kind(settings),
         synchronous=settings.store_synchronous,
         commit_rows=settings.commit_rows,
         commit_ms=settings.commit_ms,

@@ -13,6 +13,10 @@ class SourceError(PnlError):
     """A source could not be read: refused, unreachable, too slow, or its answer made no sense."""
 
 
+class SourceBusy(SourceError):
+    """The source asks for fewer requests (HTTP 429)."""
+
+
 class SourceRefused(SourceError):
     """The source answered and said no: a wrong key, a wrong clock, a wrong address (HTTP 4xx, in `status`)."""
 

@@ -275,6 +275,7 @@ def as_json(snapshot: Snapshot, now: datetime) -> dict[str, object]:
         **money,
         **counts,
         "complete": snapshot.complete,
+        "recorded": snapshot.is_recorded,
         "sources": sources,
         "missing": list(snapshot.missing),
         "notes": list(snapshot.notes),

@@ -370,6 +370,23 @@ def _open(path: Path, kind: str, synchronous: str) -> tuple[sqlite3.Connection, 
     return connection, recorded
 
 
+def read_beside(folder: Path, kind: Literal["real", "simulated"]) -> Recorded:
+    """What another process has recorded in a folder so far; changes nothing there.
+
+    Raises:
+        StoreError: It cannot be read, or holds numbers of the other kind.
+    """
+    path = folder / FILE
+    try:
+        _known_version(path)
+        with closing(_reader(path)) as reader:
+            reader.execute("BEGIN")  # one instant for all tables
+            _check_kind(reader, path, kind)
+            return load(reader)
+    except sqlite3.Error as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error
+
+
 def _reader(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
@@ -401,8 +418,12 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
 
 
 def _keep_apart(connection: sqlite3.Connection, path: Path, kind: str) -> None:
-    """Simulated and real numbers never share a data folder."""
+    """Simulated and real numbers never share a data folder; the first one decides which it holds."""
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('kind', ?)", (kind,))
+    _check_kind(connection, path, kind)
+
+
+def _check_kind(connection: sqlite3.Connection, path: Path, kind: str) -> None:
     found = connection.execute("SELECT value FROM meta WHERE key = 'kind'").fetchone()[0]
     if found != kind:
         raise StoreError(

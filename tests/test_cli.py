@@ -12,7 +12,10 @@ from decimal import Decimal
 import pytest
 from aiohttp import web
 
+from pnl.config import load_settings
+from pnl.engine import Engine
 from pnl.simulator import LivingMarket, RecordedAccount, Simulator
+from pnl.simulator.demo import demo_settings
 
 
 async def run(*arguments, folder=None, **settings):
@@ -72,6 +75,22 @@ async def test_sync_can_be_repeated_and_shows_a_table(tmp_path, simulator):
     assert first[0] == second[0] == 0
     fills = [re.search(r"trading, realized\W+(\S+)", printed)[1] for _code, printed, _said in (first, second)]
     assert fills[0] == fills[1]
+
+
+async def test_beside_a_running_dashboard_the_numbers_are_the_same_and_nothing_is_recorded(tmp_path, simulator):
+    """Whoever holds the folder records; the other one looks, and says so."""
+    settings = demo_settings(load_settings(data_dir=tmp_path), simulator)
+    async with Engine(settings) as engine:
+        ours = await engine.sync()
+        simulator.requests.clear()
+        code, printed, said = await run("snapshot", "--json", folder=settings.data_dir, **settings_of(simulator))
+
+    taken = json.loads(printed)
+    assert code == 0
+    assert "not recorded: the data folder" in said
+    assert taken["recorded"] is False
+    assert taken["kalshi_realized"] == f"{ours.kalshi_realized:f}"
+    assert simulator.requests["GET /v1/organizations/cost_report"] <= 1
 
 
 async def test_a_missing_part_ends_with_three_and_is_named(tmp_path, simulator):

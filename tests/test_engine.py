@@ -146,6 +146,7 @@ async def test_the_recorded_account_is_exact_and_the_second_sync_incremental(tmp
         second_requests = simulator.requests.total() - first_requests
 
     for snapshot in (first, second):
+        assert [reading.error for reading in snapshot.sources] == [None] * 3
         assert snapshot.kalshi_realized == Decimal("-2873.713070")
         assert snapshot.kalshi_fees == Decimal("6129.111630")
         assert snapshot.kalshi_pnl == Decimal("-9002.824700")

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+import stamina
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
@@ -338,10 +339,30 @@ async def test_too_many_requests_cost_one_feed_and_not_the_poll(kalshi, simulato
     """A 429 passes by itself: it is no refusal, and the other feeds count."""
     simulator.answers[SETTLEMENTS] = lambda _: web.json_response({"error": "too many requests"}, status=429)
 
-    batch = await kalshi.poll(Known())
+    with stamina.set_testing(True, attempts=4):
+        batch = await kalshi.poll(Known())
 
     assert batch.fills
+    assert simulator.requests[f"GET {SETTLEMENTS}"] == 4
     assert batch.error.endswith("answered HTTP 429: too many requests; the next poll waits its turn")
+
+
+async def test_too_many_requests_are_asked_again_until_there_is_room(kalshi, simulator):
+    """Two programs on one account pass each other without a partial total."""
+    refusals = [web.json_response({"error": "too many requests"}, status=429) for _ in range(2)]
+
+    def busy(_request):
+        if len(refusals) == 1:
+            del simulator.answers[SETTLEMENTS]
+        return refusals.pop()
+
+    simulator.answers[SETTLEMENTS] = busy
+
+    with stamina.set_testing(True, attempts=4):
+        batch = await kalshi.poll(Known())
+
+    assert batch.error is None
+    assert batch.settlements
 
 
 async def test_a_source_without_a_network_raises(transport, simulator, clock):

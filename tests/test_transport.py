@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pnl.errors import BadRow, SourceError, SourceRefused
+from pnl.errors import BadRow, SourceBusy, SourceError, SourceRefused
 from pnl.records import Batch
 from pnl.sources import rows
 from pnl.sources.transport import LARGEST_BODY_BYTES, Transport, merge, read_pages, side_by_side
@@ -251,7 +251,7 @@ async def test_a_body_that_is_not_what_its_encoding_says_is_no_answer(serving, t
         (400, SourceRefused),
         (401, SourceRefused),
         (404, SourceRefused),
-        (429, SourceError),
+        (429, SourceBusy),
         (500, SourceError),
         (503, SourceError),
         (204, SourceError),

@@ -14,7 +14,7 @@ import aiohttp
 from aiolimiter import AsyncLimiter
 
 from pnl import __version__
-from pnl.errors import SourceError, SourceRefused
+from pnl.errors import SourceBusy, SourceError, SourceRefused
 from pnl.records import Account, Batch
 
 DEADLINE_S = 3.0
@@ -79,6 +79,7 @@ class Transport:
 
         Raises:
             SourceRefused: The answer was HTTP 4xx.
+            SourceBusy: It was HTTP 429: too many requests.
             SourceError: No answer within the deadline, body included, or one that is not JSON.
         """
         where = f"{source}: {urlsplit(url).path} at {urlsplit(url).netloc}"
@@ -89,7 +90,9 @@ class Transport:
             return _decode(where, body, headers)
         advice = explain(status, _decode_leniently(_without_keys(body, headers))) if explain is not None else ""
         msg = f"{where} answered HTTP {status}{advice and ': ' + advice}"
-        if status in HTTP_REFUSED and status != HTTP_TOO_MANY:
+        if status == HTTP_TOO_MANY:
+            raise SourceBusy(msg)
+        if status in HTTP_REFUSED:
             raise SourceRefused(msg, status)
         raise SourceError(msg)
 
@@ -160,8 +163,8 @@ def _without_keys(body: bytes, headers: Mapping[str, str]) -> str:
 class Paced:
     """Keeps requests within a rate, so that the venue never has to refuse one."""
 
-    def __init__(self, *, per_second: float) -> None:
-        self._limiter = AsyncLimiter(per_second, 1)
+    def __init__(self, *, per_second: float, burst: int) -> None:
+        self._limiter = AsyncLimiter(burst, burst / per_second)
 
     async def __call__(self) -> None:
         """Wait until one more request is within the rate."""
