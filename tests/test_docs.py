@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from pnl.cli import app
 from pnl.config import Settings
+from pnl.model import PnLModel
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,6 +59,12 @@ def test_the_quick_start_has_two_commands_and_ci_runs_the_second():
 
     assert first.endswith("panel serve app/ --warm")
     assert second in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("name", sorted(set(PnLModel.param) - {"name"}))
+def test_every_parameter_of_the_model_is_documented(name):
+    """Shown where a person works with it."""
+    assert PnLModel.param[name].doc
 
 
 @pytest.mark.parametrize("command", sorted(get_command(app).commands))
