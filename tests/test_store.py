@@ -34,7 +34,9 @@ from pnl.records import (
     Snapshot,
     State,
 )
-from pnl.store import MIGRATIONS, Change, Store, _open
+from pnl.store import Change, Store
+from pnl.store.schema import MIGRATIONS
+from pnl.store.writer import _open
 
 NOW = datetime(2026, 11, 22, 9, 30, 0, 250_000, tzinfo=UTC)
 MICRO = Decimal("1e-6")

@@ -1,0 +1,112 @@
+"""The tables, version by version; money is in integer micro-dollars, counts in hundredths of a contract."""
+
+from pnl.records import MONEY_FIELDS
+
+BAR_PARTS = ("open", "high", "low", "close", "sum")
+
+MIGRATIONS = (
+    f"""
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE pnl_snapshots (
+        timestamp INTEGER PRIMARY KEY,  -- ms since the epoch; two in one ms do not happen: the model sees to it
+        {", ".join(f"{name}_micros INTEGER NOT NULL" for name in MONEY_FIELDS)},
+        trade_count INTEGER NOT NULL,
+        open_trade_count INTEGER NOT NULL,
+        settled_market_count INTEGER NOT NULL,
+        as_of INTEGER NOT NULL,
+        complete INTEGER NOT NULL,
+        sources TEXT NOT NULL
+    ) STRICT;
+
+    CREATE TABLE pnl_1m (
+        minute INTEGER PRIMARY KEY,  -- minutes since the epoch
+        snapshots INTEGER NOT NULL,
+        {", ".join(f"{name}_{part} INTEGER NOT NULL" for name in MONEY_FIELDS for part in BAR_PARTS)}
+    ) STRICT;
+
+    CREATE TABLE kalshi_trades (
+        fill_id TEXT PRIMARY KEY,
+        timestamp INTEGER NOT NULL,  -- µs since the epoch: the venue tells microseconds, and they order the fills
+        ticker TEXT NOT NULL,
+        side TEXT NOT NULL CHECK (side IN ('yes', 'no')),
+        count_centis INTEGER NOT NULL,
+        yes_price_micros INTEGER NOT NULL,
+        fee_micros INTEGER NOT NULL,
+        is_taker INTEGER NOT NULL,
+        status TEXT NOT NULL CHECK (status IN ('open', 'settled')),
+        received_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX kalshi_trades_status_time ON kalshi_trades (status, timestamp DESC);
+    CREATE INDEX kalshi_trades_ticker ON kalshi_trades (ticker);
+
+    CREATE TABLE kalshi_settlements (
+        ticker TEXT PRIMARY KEY,
+        event_ticker TEXT NOT NULL,
+        result TEXT NOT NULL,
+        yes_count_centis INTEGER NOT NULL,
+        yes_cost_micros INTEGER NOT NULL,
+        no_count_centis INTEGER NOT NULL,
+        no_cost_micros INTEGER NOT NULL,
+        revenue_micros INTEGER NOT NULL,
+        fee_micros INTEGER NOT NULL,
+        value_micros INTEGER,
+        settled_at INTEGER NOT NULL,  -- µs since the epoch
+        received_ms INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE kalshi_marks (
+        ticker TEXT PRIMARY KEY,
+        yes_bid_micros INTEGER NOT NULL,
+        yes_ask_micros INTEGER NOT NULL,
+        as_of INTEGER NOT NULL,  -- µs since the epoch
+        title TEXT NOT NULL
+    ) STRICT;
+
+    CREATE TABLE anthropic_costs (
+        source TEXT NOT NULL,
+        day TEXT NOT NULL,  -- UTC, YYYY-MM-DD
+        line INTEGER NOT NULL,
+        month TEXT NOT NULL GENERATED ALWAYS AS (substr(day, 1, 7)) STORED,
+        item TEXT NOT NULL,
+        amount_usd TEXT NOT NULL,  -- exact: bills hold fractions of a cent finer than a micro-dollar
+        amount_micros INTEGER NOT NULL,
+        is_estimate INTEGER NOT NULL,
+        received_ms INTEGER NOT NULL,
+        PRIMARY KEY (source, day, line)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX anthropic_costs_month ON anthropic_costs (month DESC);
+    CREATE INDEX anthropic_costs_day ON anthropic_costs (day DESC);
+
+    CREATE TABLE john_revenue (
+        origin TEXT NOT NULL,
+        deal_id TEXT NOT NULL,
+        amount_micros INTEGER NOT NULL,
+        fee_micros INTEGER NOT NULL,
+        status TEXT NOT NULL,
+        closed_date TEXT NOT NULL,
+        updated_at INTEGER NOT NULL,  -- µs since the epoch
+        description TEXT NOT NULL,
+        received_ms INTEGER NOT NULL,
+        PRIMARY KEY (origin, deal_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX john_revenue_closed ON john_revenue (closed_date DESC);
+
+    CREATE TABLE source_state (
+        origin TEXT PRIMARY KEY,
+        cursors TEXT NOT NULL,
+        as_of INTEGER  -- µs since the epoch of the last good answer
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
+
+SNAPSHOT_COLUMNS = (
+    "timestamp",
+    *(f"{name}_micros" for name in MONEY_FIELDS),
+    "trade_count",
+    "open_trade_count",
+    "settled_market_count",
+    "as_of",
+    "complete",
+    "sources",
+)
