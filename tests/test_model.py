@@ -193,10 +193,12 @@ async def test_a_part_that_could_not_be_read_leaves_the_rest_and_says_so(clock):
     half = Batch(fills=(fill(),), error="kalshi: settlements timed out")
     model = model_of(Told("kalshi", Batch(), half), clock=clock)
     await model.poll()
+    clock.advance(seconds=2)
 
     snapshot = await model.poll()
 
     assert snapshot.trade_count == 1
+    assert snapshot.as_of == NOW
     assert model.readings["kalshi"].state is State.STALE
 
 
