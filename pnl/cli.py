@@ -151,7 +151,7 @@ def _table(taken: Snapshot) -> Table:
 
 def _tell(taken: Snapshot) -> int:
     """Say what is missing or odd, one line each, beside the numbers; returns the exit code that says the same."""
-    for line in (*(reading.error for reading in taken.sources if reading.error), *taken.missing, *taken.notes):
+    for line in (*taken.errors, *taken.missing, *taken.notes):
         said.print(f"pnl: {line}", style="yellow", markup=False, soft_wrap=True)
     if taken.is_empty:
         return EXIT_ERROR
@@ -209,10 +209,9 @@ def serve(
 ) -> None:
     """Serve the dashboard on loopback with the options that this project recommends.
 
-    It runs `panel serve` on the app, warmed up, for this machine alone, without logging every request.
+    It runs `panel serve` on the app, warmed up, for this machine alone.
     """
     command = ["panel", "serve", str(_app_folder()), "--address", "127.0.0.1", "--port", str(port), "--warm"]
-    command += ["--unused-session-lifetime", "70000"]  # longer than a browser keeps trying to reconnect
     command += ["--show"] if show else []
     os.execv(sys.executable, [sys.executable, "-m", *command])  # noqa: S606 - no shell, and nothing of it from outside
 

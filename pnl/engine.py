@@ -108,7 +108,7 @@ class Engine:
         changes = [replace(change, snapshot=None) for change in await self.model.pull_all()]
         snapshot = replace(self.model.put_together(), is_recorded=self._records)
         if self._records:
-            changes += [] if snapshot.is_empty else [Change(snapshot)]
+            changes += [Change(snapshot)] if snapshot.is_worth_recording else []
             await asyncio.gather(*(asyncio.wrap_future(self.store.append(change)) for change in changes))
         self.model.show(snapshot)
         return snapshot
@@ -128,7 +128,7 @@ class Engine:
     async def _record(self, change: Change) -> None:
         """Commit a change, then show it; a commit that fails or takes long does not hold the page back."""
         snapshot = change.snapshot
-        if snapshot is not None and (snapshot.is_waiting or snapshot.is_empty):
+        if snapshot is not None and not snapshot.is_worth_recording:
             change = replace(change, snapshot=None)
         written = self.store.append(change)
         done = asyncio.wrap_future(written)

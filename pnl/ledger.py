@@ -12,10 +12,9 @@ from datetime import date, datetime, tzinfo
 from decimal import Decimal
 from typing import Literal
 
-from pnl.records import ZERO, Fill, Mark, Result, Settlement
+from pnl.records import CENT, ZERO, Fill, Mark, Result, Settlement
 
 ONE = Decimal(1)
-CENT = Decimal("0.01")
 BASIS_UNIT = Decimal("1e-8")
 
 MarkRule = Literal["mid", "bid"]

@@ -12,7 +12,7 @@ import param
 
 from pnl.errors import SourceError
 from pnl.ledger import Ledger, MarkRule
-from pnl.records import MONEY_FIELDS, ZERO, Batch, CostDay, Deal, Known, Mark, Reading, Snapshot, State
+from pnl.records import EPOCH, MONEY_FIELDS, ZERO, Batch, CostDay, Deal, Known, Mark, Reading, Snapshot, State
 from pnl.sources import Source
 from pnl.store import Change, Recorded
 
@@ -59,7 +59,7 @@ class PnLModel(param.Parameterized):
         self._known: dict[str, Known] = {}
         self._failures: dict[str, int] = {}
         self._now = now
-        self._taken_at = datetime.fromtimestamp(0, UTC)
+        self._taken_at = EPOCH
         self._sequence = 0
 
     def read_from(self, sources: Iterable[Source], not_configured: Iterable[str] = ()) -> Self:

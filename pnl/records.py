@@ -5,12 +5,14 @@ Money is `Decimal` US dollars (`…_usd`), contract counts are `Decimal`, instan
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Literal
 
 ZERO = Decimal(0)
+CENT = Decimal("0.01")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Side = Literal["yes", "no"]
 
@@ -124,17 +126,20 @@ class Deal:
 
 @dataclass(frozen=True, slots=True)
 class CostDay:
-    """All that one source charges for one UTC day: it replaces whatever was known of that day, estimate or bill."""
+    """All that one source charges for one UTC day: it replaces whatever was known of that day, estimate or bill.
+
+    `total_usd` is the exact sum of its lines.
+    """
 
     source: str
     day: date
     lines: tuple[Cost, ...]
     is_estimate: bool = False
+    total_usd: Decimal = field(init=False)
 
-    @property
-    def total_usd(self) -> Decimal:
-        """The day's exact sum."""
-        return sum((line.amount_usd for line in self.lines), ZERO)
+    def __post_init__(self) -> None:
+        # Added up once: every snapshot asks for it, and a year holds thousands of lines.
+        object.__setattr__(self, "total_usd", sum((line.amount_usd for line in self.lines), ZERO))
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,13 +268,23 @@ class Snapshot:
 
     @property
     def is_waiting(self) -> bool:
-        """Some source has not been heard of yet: such a total is on its way, and not worth recording."""
+        """Some source has not been heard of yet: such a total is on its way."""
         return any(reading.is_waiting for reading in self.sources)
 
     @property
     def is_empty(self) -> bool:
         """Nothing is known of any source, so that every total would be a made-up zero."""
         return not any(self.knows(reading.source) for reading in self.sources)
+
+    @property
+    def is_worth_recording(self) -> bool:
+        """A total of something, and not one that is still on its way."""
+        return not (self.is_waiting or self.is_empty)
+
+    @property
+    def errors(self) -> list[str]:
+        """What each source that could not be read said, in plain words."""
+        return [reading.error for reading in self.sources if reading.error]
 
     def knows(self, source: str) -> bool:
         """Whether a source has ever answered."""
@@ -288,22 +303,10 @@ class Snapshot:
         return min([self.taken_at, *late])
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One bucket of one money column: half-open, labelled by its start; money in micro-dollars."""
-
-    start: datetime
-    open_micros: int
-    high_micros: int
-    low_micros: int
-    close_micros: int
-    snapshots: int
-
-
 def money(usd: Decimal | None, *, signed: bool = False) -> str:
     """US dollars as a person reads them: `-$12.40`, `+$8.20` where a plus is wanted, no `-$0.00`, `—` for unknown."""
     if usd is None:
         return "—"
-    cents = usd.quantize(Decimal("0.01"))
+    cents = usd.quantize(CENT)
     sign = "-" if cents < 0 else "+" if signed and cents > 0 else ""
     return f"{sign}${abs(cents):,.2f}"

@@ -20,7 +20,7 @@ from panel.io.state import set_curdoc
 from param.parameterized import Event
 
 from pnl.model import PnLModel
-from pnl.records import ZERO, Reading, Snapshot, State, money
+from pnl.records import CENT, ZERO, Reading, Snapshot, State, money
 
 log = logging.getLogger(__name__)
 
@@ -99,19 +99,18 @@ def _chip(reading: Reading[Any]) -> dict[str, str]:
 
 
 def _warnings(snapshot: Snapshot) -> list[str]:
-    late = [reading.error for reading in snapshot.sources if reading.error]
-    return late if snapshot.is_recorded else ["Not recorded: the numbers are live, but not on disk yet.", *late]
+    unrecorded = [] if snapshot.is_recorded else ["Not recorded: the numbers are live, but not on disk yet."]
+    return unrecorded + snapshot.errors
 
 
 def _tone(usd: Decimal) -> str:
-    cents = usd.quantize(Decimal("0.01"))
+    cents = usd.quantize(CENT)
     return "gain" if cents > 0 else "loss" if cents < 0 else "flat"
 
 
 def _adds_up(terms: Iterable[Decimal], total: Decimal) -> bool:
     """Whether the terms still add up once each is rounded to the cent, as a reader would check."""
-    cent = Decimal("0.01")
-    return sum((term.quantize(cent) for term in terms), ZERO) == total.quantize(cent)
+    return sum((term.quantize(CENT) for term in terms), ZERO) == total.quantize(CENT)
 
 
 def _iso(moment: datetime) -> str:
@@ -193,11 +192,11 @@ class Hub:
         after = fields_of(snapshot)
         texts = changed(self.fields, after)
         self.fields = self.fields | after
-        is_point = not (snapshot.is_waiting or snapshot.is_empty)
-        points = _columns(self._add_snapshot(snapshot) if is_point else [])
+        patches = {"text": self._patches(texts)}  # made once, for every session's texts stand in the same order
+        points = _columns(self._add_snapshot(snapshot) if snapshot.is_worth_recording else [])
 
         def send(live: Live) -> None:
-            live.fields.patch({"text": self._patches(texts)})
+            live.fields.patch(patches)
             live.line.stream(points, rollover=LINE_POINTS)
 
         self._each(send)

@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 from aiohttp import web
 from pydantic import SecretStr
+from wire import SONNET
 
 from pnl.errors import BadRow, SourceError, SourceRefused
 from pnl.model import PnLModel
@@ -19,16 +20,6 @@ BILLS = f"{BASE}/cost_report"
 USAGE = f"{BASE}/usage_report/messages"
 TODAY = date(2026, 11, 22)
 YESTERDAY = date(2026, 11, 21)
-SONNET = {
-    "model": "claude-sonnet-5-5",
-    "service_tier": "standard",
-    "inference_geo": "global",
-    "uncached_input_tokens": 1_000_000,
-    "cache_creation": {"ephemeral_5m_input_tokens": 200_000, "ephemeral_1h_input_tokens": 0},
-    "cache_read_input_tokens": 3_000_000,
-    "output_tokens": 100_000,
-    "server_tool_use": {"web_search_requests": 0},
-}
 LINE = {"amount": "123.78912", "currency": "USD", "description": "Claude Sonnet 5.5 Usage - Input Tokens"}
 
 

@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 from aiohttp import web
 from pydantic import SecretStr
+from wire import DEAL
 
 from pnl.errors import SourceError, SourceRefused
 from pnl.model import PnLModel
@@ -14,15 +15,6 @@ from pnl.sources.john import DealsEndpoint, DealsFile, John, Stripe, place_of
 
 DEALS = "/deals"
 TRANSACTIONS = "/v1/balance_transactions"
-DEAL = {
-    "id": "deal-1",
-    "amount": "1200.50",
-    "currency": "USD",
-    "status": "won",
-    "closed_date": "2026-11-01",
-    "updated_at": "2026-11-02T10:00:00Z",
-    "description": "Forecast feed",
-}
 CHARGE = {
     "id": "txn_1",
     "amount": 10_000,

@@ -7,6 +7,7 @@ import pytest
 import stamina
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from wire import FILL, SETTLEMENT
 
 from pnl.errors import BadRow, SourceError, SourceRefused
 from pnl.ledger import Ledger
@@ -22,30 +23,6 @@ RESULTS = f"{BASE}/historical/markets"
 SETTLEMENTS = f"{BASE}/portfolio/settlements"
 MARKETS = f"{BASE}/markets"
 BALANCE = f"{BASE}/portfolio/balance"
-FILL = {
-    "fill_id": "f-1",
-    "ticker": "KXTEST-26DEC31-A",
-    "outcome_side": "yes",
-    "book_side": "bid",
-    "count_fp": "10.00",
-    "yes_price_dollars": "0.5200",
-    "fee_cost": "0.017500",
-    "is_taker": True,
-    "created_time": "2026-11-22T06:29:30.164956Z",
-}
-SETTLEMENT = {
-    "ticker": "KXTEST-26NOV01-B",
-    "event_ticker": "KXTEST-26NOV01",
-    "market_result": "yes",
-    "yes_count_fp": "39.00",
-    "yes_total_cost_dollars": "16.260000",
-    "no_count_fp": "17.00",
-    "no_total_cost_dollars": "14.450000",
-    "revenue": 2200,
-    "fee_cost": "0.000000",
-    "value": 100,
-    "settled_time": "2026-11-17T11:06:40.000000Z",
-}
 
 
 def account(sim, transport, time, **changes):

@@ -10,35 +10,18 @@ from math import isfinite
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from wire import DEAL, SETTLEMENT, SONNET
+from wire import FILL as WHOLE_FILL
 
 from pnl.errors import BadRow
 from pnl.sources import anthropic, john, kalshi, rows
 from pnl.sources.transport import _decode
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
-FILL = {
-    "fill_id": "f-1",
-    "ticker": "KXTEST-26DEC31-A",
-    "outcome_side": "yes",
-    "book_side": "bid",
-    "count_fp": "2.50",
-    "yes_price_dollars": "0.5200",
-    "fee_cost": "0.017500",
-    "is_taker": True,
-    "created_time": "2026-06-11T06:29:30.164956Z",
-}
-SETTLEMENT = {
-    "ticker": "KXTEST-26DEC31-A",
-    "event_ticker": "KXTEST-26DEC31",
-    "market_result": "yes",
-    "yes_count_fp": "39.00",
-    "yes_total_cost_dollars": "16.260000",
-    "no_count_fp": "17.00",
-    "no_total_cost_dollars": "14.450000",
-    "revenue": 2200,
-    "fee_cost": "0.000000",
-    "value": 100,
-    "settled_time": "2026-11-17T11:06:40.000000Z",
+FILL = WHOLE_FILL | {"count_fp": "2.50", "created_time": "2026-06-11T06:29:30.164956Z"}
+USAGE = SONNET | {
+    "cache_creation": {"ephemeral_1h_input_tokens": 1000, "ephemeral_5m_input_tokens": 500},
+    "server_tool_use": {"web_search_requests": 10},
 }
 MARKET = {
     "ticker": "KXTEST-26DEC31-A",
@@ -54,25 +37,6 @@ MARKET = {
 }
 POSITION = {"ticker": "KXTEST-26DEC31-A", "position_fp": "-22.50"}
 BILL = {"amount": "123.78912", "currency": "USD", "cost_type": "tokens", "description": "Claude Sonnet 5.5 Usage"}
-USAGE = {
-    "model": "claude-sonnet-5-5",
-    "service_tier": "standard",
-    "inference_geo": "global",
-    "uncached_input_tokens": 1500,
-    "cache_creation": {"ephemeral_1h_input_tokens": 1000, "ephemeral_5m_input_tokens": 500},
-    "cache_read_input_tokens": 200,
-    "output_tokens": 500,
-    "server_tool_use": {"web_search_requests": 10},
-}
-DEAL = {
-    "id": "deal-1",
-    "amount": "1200.50",
-    "currency": "USD",
-    "status": "won",
-    "closed_date": "2026-11-01",
-    "updated_at": "2026-11-02T10:00:00Z",
-    "description": "Forecast feed",
-}
 TRANSACTION = {
     "id": "txn_1",
     "amount": 10_000,

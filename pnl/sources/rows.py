@@ -6,7 +6,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from pnl.errors import BadRow
-from pnl.records import ZERO
+from pnl.records import EPOCH, ZERO
 
 ONE = Decimal(1)
 MICRO = Decimal("1e-6")
@@ -15,7 +15,6 @@ FINEST_CENTS = Decimal("1e-18")  # bills are exact to fractions of a cent; finer
 LARGEST = Decimal(1_000_000_000)
 LARGEST_COUNT = Decimal(10**12)
 LONGEST_TEXT = 300
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FARTHEST = datetime(2200, 1, 1, tzinfo=UTC)
 FARTHEST_S = int(FARTHEST.timestamp())
 

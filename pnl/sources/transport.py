@@ -6,6 +6,7 @@ import os
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -21,9 +22,7 @@ DEADLINE_S = 3.0
 CONNECTIONS_PER_HOST = 5
 LARGEST_BODY_BYTES = 8 * 1024 * 1024
 MOST_PAGES = 1000
-HTTP_OK = 200
 HTTP_REFUSED = range(400, 500)
-HTTP_TOO_MANY = 429
 
 OnAnswer = Callable[[str, str], None]
 """Told of each answer, for a progress display: who asked, and the path."""
@@ -86,11 +85,11 @@ class Transport:
         status, body = await self._fetch(where, url, headers, query)
         if self._on_answer is not None:
             self._on_answer(source, urlsplit(url).path)
-        if status == HTTP_OK:
+        if status == HTTPStatus.OK:
             return _decode(where, body, headers)
         advice = explain(status, _decode_leniently(_without_keys(body, headers))) if explain is not None else ""
         msg = f"{where} answered HTTP {status}{advice and ': ' + advice}"
-        if status == HTTP_TOO_MANY:
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
             raise SourceBusy(msg)
         if status in HTTP_REFUSED:
             raise SourceRefused(msg, status)

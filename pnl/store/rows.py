@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from pnl.records import MONEY_FIELDS, Cost, CostDay, Deal, Fill, Mark, Result, Settlement, Snapshot, State
+from pnl.records import EPOCH, MONEY_FIELDS, Cost, CostDay, Deal, Fill, Mark, Result, Settlement, Snapshot, State
 
 MICROS = 1_000_000
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def micros(usd: Decimal) -> int:

@@ -1,7 +1,5 @@
 """What the plots have in common: quiet axes, money on the y axis, and ranges that stay in the browser."""
 
-from typing import Any
-
 from bokeh.models import NumeralTickFormatter
 from bokeh.plotting import figure
 
@@ -10,13 +8,12 @@ GREY = "#808890"
 HEIGHT_PX = 260
 
 
-def money_figure(name: str, label: str, **options: Any) -> figure:
+def money_figure(name: str, label: str) -> figure:
     """An empty time plot of US dollars.
 
     Args:
         name: Of the model, and the anchor of its panel.
         label: Read out by screen readers.
-        options: Passed on to Bokeh's `figure`.
     """
     plot = figure(
         name=name,
@@ -30,7 +27,6 @@ def money_figure(name: str, label: str, **options: Any) -> figure:
         outline_line_color=None,
         min_border_left=8,
         html_attributes={"role": "img", "aria-label": label},
-        **options,
     )
     plot.yaxis.formatter = NumeralTickFormatter(format="$0,0.00")
     for axis in plot.axis:
