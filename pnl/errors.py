@@ -13,8 +13,23 @@ class SourceError(PnlError):
     """A source could not be read: refused, unreachable, too slow, or its answer made no sense."""
 
 
+class SourceUnavailable(SourceError):
+    """The source cannot be reached, broke off, or answered HTTP 5xx: another attempt may succeed at once."""
+
+
 class SourceBusy(SourceError):
-    """The source asks for fewer requests (HTTP 429)."""
+    """The source asks for fewer requests (HTTP 429, or 503 with Retry-After).
+
+    `retry_after_s` is how long it wants to be left alone, in seconds; None when it does not say.
+    """
+
+    def __init__(self, text: str, retry_after_s: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
+class SourceResting(SourceError):
+    """The source was not asked at all: it failed too often just now; the text says until when."""
 
 
 class SourceRefused(SourceError):
@@ -33,8 +48,20 @@ class StoreError(PnlError):
     """The store cannot be opened, read or written."""
 
 
+class Damaged(StoreError):
+    """A file of the store does not hold what was written to it."""
+
+
 class StoreHeld(StoreError):
-    """Another process writes to this data folder."""
+    """Another process, the `holder`, writes to this data folder."""
+
+    def __init__(self, text: str, holder: str) -> None:
+        super().__init__(text)
+        self.holder = holder
+
+
+class StoreReadOnly(StoreError):
+    """Nothing can be written to the data folder."""
 
 
 class SimulatorError(PnlError):

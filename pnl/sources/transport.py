@@ -1,11 +1,19 @@
-"""The way out: one pooled HTTP session, one deadline per request, and every failure said in plain words."""
+"""The way out: a pool of connections per source, one deadline per request, and every failure said in plain words.
+
+What may pass at once is tried again within the deadline; a source that goes on failing is left alone by its breaker.
+"""
 
 import asyncio
 import json
 import os
 import ssl
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
@@ -15,51 +23,120 @@ import aiohttp
 from aiolimiter import AsyncLimiter
 
 from pnl import __version__
-from pnl.errors import SourceBusy, SourceError, SourceRefused
+from pnl.errors import SourceBusy, SourceError, SourceRefused, SourceUnavailable
 from pnl.records import Account, Batch
+from pnl.sources.breaker import FAILURES, REST_S, Breaker, time_of_day
+from pnl.sources.retry import Patience, retry_after_s
 
 DEADLINE_S = 3.0
 CONNECTIONS_PER_HOST = 5
 LARGEST_BODY_BYTES = 8 * 1024 * 1024
 MOST_PAGES = 1000
 HTTP_REFUSED = range(400, 500)
+HTTP_OVERLOADED = 529  # Anthropic's own
+HTTP_UNAVAILABLE = frozenset({500, 502, 503, 504, HTTP_OVERLOADED})
+HTTP_LIMITED = frozenset({429, 503, HTTP_OVERLOADED})  # whose Retry-After is kept
 
 OnAnswer = Callable[[str, str], None]
 """Told of each answer, for a progress display: who asked, and the path."""
 
 Explain = Callable[[int, Any], str]
 Query = Mapping[str, str] | list[tuple[str, str]]
+Headers = Mapping[str, str] | Callable[[], Awaitable[Mapping[str, str]]]
+"""What goes with a request; a function is called for each attempt, to wait for its turn and to sign anew."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Request:
+    source: str
+    url: str
+    headers: Headers
+    query: Query
+    explain: Explain | None
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.url).path
+
+    @property
+    def where(self) -> str:
+        return f"{self.source}: {self.path} at {urlsplit(self.url).netloc}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    retry_after: str | None
+    body: bytes
 
 
 class Transport:
-    """The HTTP session that all sources share; opened and closed with `async with`."""
+    """What all sources ask through, each with connections of its own; opened and closed with `async with`.
 
-    def __init__(self, *, deadline_s: float = DEADLINE_S, on_answer: OnAnswer | None = None) -> None:
+    Args:
+        deadline_s: Seconds for a request, its body and all its attempts included.
+        on_answer: Told of each answer.
+        breaker_failures: More than so many failures of a source in a row, and it is left alone.
+        breaker_s: Seconds until it is asked again.
+        clock: Seconds on any clock that only goes forward.
+        now: The time of day, aware; for HTTP dates and for texts.
+        sleep: How to wait between two attempts.
+
+    Attributes:
+        breakers: By source, of those that were asked; only to be looked at.
+    """
+
+    def __init__(
+        self,
+        *,
+        deadline_s: float = DEADLINE_S,
+        on_answer: OnAnswer | None = None,
+        breaker_failures: int = FAILURES,
+        breaker_s: float = REST_S,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.breakers: dict[str, Breaker] = {}
+        self._make_breaker = partial(Breaker, failures=breaker_failures, rest_s=breaker_s, clock=clock, now=now)
         self._deadline_s = deadline_s
         self._on_answer = on_answer
-        self._session: aiohttp.ClientSession | None = None
+        self._clock = clock
+        self._now = now
+        self._sleep = sleep
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._is_open = False
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit_per_host=CONNECTIONS_PER_HOST, keepalive_timeout=75),
-            timeout=aiohttp.ClientTimeout(total=self._deadline_s),
-            headers={"User-Agent": f"pnl/{__version__}", "Accept": "application/json"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        self._is_open = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        self._is_open = False
+        for session in self._sessions.values():
+            await session.close()
+
+    def _session_of(self, source: str) -> aiohttp.ClientSession:
+        """The pool of one source: connections that hang there are none that another one waits for."""
+        if not self._is_open:
+            raise RuntimeError("the transport is used inside `async with` only")
+        if source not in self._sessions:
+            self._sessions[source] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit_per_host=CONNECTIONS_PER_HOST, keepalive_timeout=75),
+                headers={"User-Agent": f"pnl/{__version__}", "Accept": "application/json"},
+                cookie_jar=aiohttp.DummyCookieJar(),
+                middlewares=[_send_once],
+            )
+        return self._sessions[source]
 
     async def get(
         self,
         url: str,
         *,
         source: str,
-        headers: Mapping[str, str],
+        headers: Headers,
         query: Query = (),  # type: ignore[assignment]
         explain: Explain | None = None,
     ) -> Any:
@@ -67,48 +144,89 @@ class Transport:
 
         Args:
             url: Absolute, without a query.
-            source: Who asks, for the error text.
+            source: Who asks, for the error text and for its breaker.
             headers: Sent to this host only: a redirect would carry keys elsewhere, so none is followed.
             query: Parameters; a list keeps repeated names.
             explain: Turns a refusal (status and decoded body) into what the person should do about it.
 
         Returns:
             The decoded body: numbers with a point are `Decimal`, and so are NaN and Infinity, for the row to refuse.
+            A field that an object names twice is `TWICE`, for the row to refuse too.
             An error text never holds a header, even where the server sent one back.
 
         Raises:
+            SourceResting: The source failed too often just now and was not asked.
             SourceRefused: The answer was HTTP 4xx.
-            SourceBusy: It was HTTP 429: too many requests.
+            SourceBusy: It was HTTP 429, too many requests, or 503 with Retry-After.
+            SourceUnavailable: It was HTTP 5xx, or the connection failed.
             SourceError: No answer within the deadline, body included, or one that is not JSON.
         """
-        where = f"{source}: {urlsplit(url).path} at {urlsplit(url).netloc}"
-        status, body = await self._fetch(where, url, headers, query)
-        if self._on_answer is not None:
-            self._on_answer(source, urlsplit(url).path)
-        if status == HTTPStatus.OK:
-            return _decode(where, body, headers)
-        advice = explain(status, _decode_leniently(_without_keys(body, headers))) if explain is not None else ""
-        msg = f"{where} answered HTTP {status}{advice and ': ' + advice}"
-        if status == HTTPStatus.TOO_MANY_REQUESTS:
-            raise SourceBusy(msg)
-        if status in HTTP_REFUSED:
-            raise SourceRefused(msg, status)
-        raise SourceError(msg)
+        request = _Request(source, url, headers, query, explain)
+        async with self._breaker(source).guard() as permit:
+            patience = Patience(self._deadline_s, may_retry=permit.may_retry)
+            return await patience.retrying(self._sleep)(self._attempt, request, patience)
 
-    async def _fetch(self, where: str, url: str, headers: Mapping[str, str], query: Query) -> tuple[int, bytes]:
-        # The causes are left out on purpose: the repr of aiohttp's errors holds every request header, keys included.
-        if self._session is None:
-            raise RuntimeError("the transport is used inside `async with` only")
+    def _breaker(self, source: str) -> Breaker:
+        if source not in self.breakers:
+            self.breakers[source] = self._make_breaker(source)
+        return self.breakers[source]
+
+    async def _attempt(self, request: _Request, patience: Patience) -> Any:
+        headers = await request.headers() if callable(request.headers) else request.headers
+        began = self._clock()
         try:
-            async with self._session.get(url, headers=headers, params=query, allow_redirects=False) as response:
-                return response.status, await _bounded(where, response)
+            answer = await self._fetch(request, headers, patience.left_s)
+        finally:
+            patience.left_s -= self._clock() - began
+        if self._on_answer is not None:
+            self._on_answer(request.source, request.path)
+        if answer.status == HTTPStatus.OK:
+            return _decode(request.where, answer.body, headers)
+        raise _failure(request, answer, headers, self._now())
+
+    async def _fetch(self, request: _Request, headers: Mapping[str, str], left_s: float) -> _Answer:
+        # The causes are left out on purpose: the repr of aiohttp's errors holds every request header, keys included.
+        session = self._session_of(request.source)
+        where, timeout = request.where, aiohttp.ClientTimeout(total=left_s)
+        try:
+            async with session.get(
+                request.url, headers=headers, params=request.query, timeout=timeout, allow_redirects=False
+            ) as response:
+                return _Answer(response.status, response.headers.get("Retry-After"), await _bounded(where, response))
         except TimeoutError:
-            msg = f"{where} gave no whole answer within {self._deadline_s:g} s"
+            failure = SourceError(f"{where} gave no whole answer within {self._deadline_s:g} s")
         except aiohttp.ClientConnectorError as error:
-            msg = f"{where} cannot be reached ({_reason(error.os_error)}); is the address right?"
+            reason = _reason(error.os_error)
+            failure = SourceUnavailable(f"{where} cannot be reached ({reason}); is the address right?")
         except aiohttp.ClientError as error:
-            msg = f"{where} broke off ({type(error).__name__})"
-        raise SourceError(msg)
+            failure = SourceUnavailable(f"{where} broke off ({type(error).__name__})")
+        raise failure
+
+
+async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a GET twice when a connection breaks: that is decided, paced and counted here."""
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError(type(error).__name__) from None
+
+
+def _failure(request: _Request, answer: _Answer, headers: Mapping[str, str], now: datetime) -> SourceError:
+    """An answer other than 200, as what it means."""
+    status, said = answer.status, f"{request.where} answered HTTP {answer.status}"
+    wait_s = retry_after_s(answer.retry_after, now) if status in HTTP_LIMITED else None
+    if wait_s is not None:
+        return SourceBusy(f"{said}: limited, asked again at {time_of_day(now, wait_s)}", wait_s)
+    body = _decode_leniently(_without_keys(answer.body, headers))
+    advice = request.explain(status, body) if request.explain is not None else ""
+    said += advice and f": {advice}"
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return SourceBusy(said)
+    if status in HTTP_REFUSED:
+        return SourceRefused(said, status)
+    return SourceUnavailable(said) if status in HTTP_UNAVAILABLE else SourceError(said)
 
 
 def _reason(error: OSError) -> str:
@@ -127,14 +245,35 @@ async def _bounded(where: str, response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
+class _Twice:
+    """Stands for the value of a field that an object names twice: neither of the two can be believed."""
+
+    def __repr__(self) -> str:
+        return "given twice"
+
+
+TWICE = _Twice()
+
+
 def _decode(where: str, body: bytes, headers: Mapping[str, str]) -> Any:
     try:
-        return json.loads(body, parse_float=_number, parse_constant=Decimal)
+        decoded = json.loads(body.decode(), parse_float=_number, parse_constant=Decimal, object_pairs_hook=_fields)
     except (ValueError, RecursionError):
         head = _without_keys(body, headers)[:60]
         raise SourceError(
             f"{where} answered with something that is not JSON (it begins {head!r}); nothing of it was used"
         ) from None
+    if isinstance(decoded, dict) and TWICE in decoded.values():  # within a row, it is for the row to refuse
+        raise SourceError(f"{where} answered with a field that is given twice; nothing of it was used")
+    return decoded
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        fields |= {name: TWICE for name, count in counts.items() if count > 1}
+    return fields
 
 
 def _number(literal: str) -> Decimal:
@@ -222,7 +361,8 @@ def merge(batches: Iterable[Batch], errors: Iterable[SourceError] = ()) -> Batch
     accounts = [batch.account for batch in batches if batch.account is not None]
     account = Account(
         balance_usd=next((a.balance_usd for a in accounts if a.balance_usd is not None), None),
-        positions={ticker: count for a in accounts for ticker, count in a.positions.items()},
+        positions=next((a.positions for a in accounts if a.positions is not None), None),
+        unread=tuple(row for a in accounts for row in a.unread),
     )
     return Batch(
         fills=tuple(fill for batch in batches for fill in batch.fills),
@@ -232,6 +372,7 @@ def merge(batches: Iterable[Batch], errors: Iterable[SourceError] = ()) -> Batch
         deals=tuple(deal for batch in batches for deal in batch.deals),
         account=account if accounts else None,
         cursors={name: cursor for batch in batches for name, cursor in batch.cursors.items()},
-        refused=tuple(line for batch in batches for line in batch.refused),
+        refused=tuple(row for batch in batches for row in batch.refused),
+        reread=frozenset().union(*(batch.reread for batch in batches)),
         error="; ".join(dict.fromkeys(map(str, errors))) or None,
     )
