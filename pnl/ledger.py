@@ -7,7 +7,7 @@ and the same amount moves into realized P&L: the rounding shifts between the two
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, tzinfo
 from decimal import Decimal
 from typing import Literal
@@ -57,7 +57,10 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """One market, folded: what is still held, every change of its P&L, and what is odd about its records."""
+    """One market, folded: what is still held, every change of its P&L, and what is odd about its records.
+
+    `realized_usd`, before fees, and `fees_usd` are the exact sums of its entries.
+    """
 
     ticker: str
     position: Position
@@ -65,16 +68,13 @@ class Book:
     fill_count: int
     is_settled: bool
     oddity: str | None = None
+    realized_usd: Decimal = field(init=False)
+    fees_usd: Decimal = field(init=False)
 
-    @property
-    def realized_usd(self) -> Decimal:
-        """Realized P&L, before fees."""
-        return sum((entry.realized_usd for entry in self.entries), ZERO)
-
-    @property
-    def fees_usd(self) -> Decimal:
-        """All trading fees."""
-        return sum((entry.fee_usd for entry in self.entries), ZERO)
+    def __post_init__(self) -> None:
+        # Added up once: every poll compares them with the venue's own figures.
+        object.__setattr__(self, "realized_usd", sum((entry.realized_usd for entry in self.entries), ZERO))
+        object.__setattr__(self, "fees_usd", sum((entry.fee_usd for entry in self.entries), ZERO))
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +245,12 @@ class Ledger:
             unpriced=tuple(sorted(self._open.keys() - priced.keys())),
             oddities=tuple(f"{ticker}: {self._odd[ticker]}" for ticker in sorted(self._odd)),
         )
+
+    @property
+    def cash_usd(self) -> Decimal:
+        """What the records brought into the account's cash: pairs and payouts less costs and fees."""
+        held_usd = sum((book.position.basis_usd for book in self._open.values()), ZERO)
+        return self._closed.realized_usd - self._closed.fees_usd - held_usd
 
     @property
     def open_tickers(self) -> frozenset[str]:

@@ -12,6 +12,7 @@ from typing import Literal
 
 ZERO = Decimal(0)
 CENT = Decimal("0.01")
+MICRO = Decimal("1e-6")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Side = Literal["yes", "no"]
@@ -128,13 +129,15 @@ class Deal:
 class CostDay:
     """All that one source charges for one UTC day: it replaces whatever was known of that day, estimate or bill.
 
-    `total_usd` is the exact sum of its lines.
+    `total_usd` is the exact sum of its lines. A day that `is_cut` lacks a line that was set aside: it does not replace
+    one that is known.
     """
 
     source: str
     day: date
     lines: tuple[Cost, ...]
     is_estimate: bool = False
+    is_cut: bool = False
     total_usd: Decimal = field(init=False)
 
     def __post_init__(self) -> None:
@@ -143,20 +146,75 @@ class CostDay:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """A row from outside that cannot be believed: what it is one of, its name, why not, and how it begins."""
+
+    what: str
+    key: str
+    reason: str
+    raw: str = ""
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        return f"{self.what} {self.key}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What the venue, or the ledger, says of one market: `count` is positive for YES and negative for NO.
+
+    `cost_usd` is what the contracts that are held cost. Cost and realized P&L exclude fees. None: no such figure.
+    """
+
+    count: Decimal = ZERO
+    cost_usd: Decimal | None = ZERO
+    realized_usd: Decimal | None = ZERO
+    fees_usd: Decimal | None = ZERO
+
+    @property
+    def cash_usd(self) -> Decimal | None:
+        """What the market brought into the account's cash so far, after fees; None unless every figure is known."""
+        if self.cost_usd is None or self.realized_usd is None or self.fees_usd is None:
+            return None
+        return self.realized_usd - self.fees_usd - self.cost_usd
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
-    """What the venue itself says the account holds; only compared with the ledger, never added to it."""
+    """What the venue itself says the account holds; only compared with the ledger, never added to it.
+
+    `positions` are the markets that were traded and have not settled, flat ones too; None: they were not read. They
+    and the balance are read beside the fills, so either may be a moment older or newer than the fills of its poll.
+    `unread` are the positions that cannot be believed.
+    """
 
     balance_usd: Decimal | None = None
-    positions: Mapping[str, Decimal] = field(default_factory=dict)
+    positions: Mapping[str, Holding] | None = None
+    unread: tuple[Refused, ...] = ()
+
+
+class Agreement(StrEnum):
+    """Whether the venue's own figures and the ledger say the same.
+
+    `settling`: a difference that a fill on its way may explain; `drifts`: one that stood while nothing else happened;
+    `unexplained`: only the balance moved, by a transfer or an order that rests, of which there is no record here.
+    """
+
+    UNKNOWN = "unknown"
+    AGREES = "agrees"
+    SETTLING = "settling"
+    DRIFTS = "drifts"
+    UNEXPLAINED = "unexplained"
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What one poll of a source brought, whichever kinds of record that source knows.
 
-    `cursors` is where the next poll goes on. `refused` names each row that was set aside, `error` the part that
-    could not be read; the records beside them are good. `holds_all_deals` says that `deals` is the whole list of
-    its origin (a file), so that a deal that is missing from it is gone.
+    `cursors` is where the next poll goes on. `refused` are the rows that were set aside, `error` the part that could
+    not be read; the records beside them are good. `reread` names the kinds of row that were read from as far back as
+    one was ever set aside: what is not refused among them now is good again. `holds_all_deals` says that `deals` is
+    the whole list of its origin (a file), so that a deal that is missing from it is gone.
     """
 
     fills: tuple[Fill, ...] = ()
@@ -167,7 +225,8 @@ class Batch:
     holds_all_deals: bool = False
     account: Account | None = None
     cursors: Mapping[str, str] = field(default_factory=dict)
-    refused: tuple[str, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    reread: frozenset[str] = frozenset()
     error: str | None = None
 
 
@@ -197,7 +256,7 @@ class Reading[T]:
     value: T | None = None
     as_of: datetime | None = None
     error: str | None = None
-    refused: tuple[str, ...] = ()
+    refused: tuple[Refused, ...] = ()
 
     def without_value(self) -> "Reading[None]":
         """The same, for a snapshot: how old and how good, not what."""
@@ -230,6 +289,7 @@ MONEY_FIELDS = (
 class Snapshot:
     """The whole truth at one instant, in US dollars to the micro-dollar; every sum is of the parts beside it.
 
+    `drift_usd` is how far the venue's own figures are from these, None while they cannot be compared; in no total.
     `taken_at` is when it was put together, to the millisecond. `as_of` is the same while every source is fresh,
     and the time of the oldest answer in it once one is not. `missing` says in plain words what a total lacks, `notes`
     what is odd and counted all the same. `sequence` counts the snapshots of one model: clocks go back, it does not.
@@ -250,6 +310,8 @@ class Snapshot:
     notes: tuple[str, ...] = ()
     is_recorded: bool = True
     sequence: int = 0
+    agreement: Agreement = Agreement.UNKNOWN
+    drift_usd: Decimal | None = None
 
     @property
     def kalshi_pnl(self) -> Decimal:
@@ -285,6 +347,12 @@ class Snapshot:
     def errors(self) -> list[str]:
         """What each source that could not be read said, in plain words."""
         return [reading.error for reading in self.sources if reading.error]
+
+    @property
+    def records(self) -> tuple[object, ...]:
+        """What changes when a record comes, and does not when only a price moved."""
+        money = (self.kalshi_fees, self.total_costs, self.total_revenue)
+        return (self.trade_count, self.settled_market_count, *money)
 
     def knows(self, source: str) -> bool:
         """Whether a source has ever answered."""

@@ -4,17 +4,18 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-import stamina
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from wire import FILL, SETTLEMENT
 
 from pnl.errors import BadRow, SourceError, SourceRefused
 from pnl.ledger import Ledger
-from pnl.records import Known, Mark, Result, Settlement
+from pnl.records import Holding, Known, Mark, Result, Settlement
 from pnl.simulator import RecordedAccount, Simulator
 from pnl.simulator.nouns import moment
-from pnl.sources.kalshi import Kalshi, Signer, archived_settlement, fill, load_private_key, mark, settlement
+from pnl.sources.kalshi import Kalshi, Signer, archived_settlement, fill, load_private_key, mark, position, settlement
+from pnl.sources.retry import BUSY_ATTEMPTS
+from pnl.sources.transport import Transport
 
 BASE = "/trade-api/v2"
 FILLS = f"{BASE}/portfolio/fills"
@@ -23,6 +24,7 @@ RESULTS = f"{BASE}/historical/markets"
 SETTLEMENTS = f"{BASE}/portfolio/settlements"
 MARKETS = f"{BASE}/markets"
 BALANCE = f"{BASE}/portfolio/balance"
+POSITIONS = f"{BASE}/portfolio/positions"
 
 
 def account(sim, transport, time, **changes):
@@ -90,15 +92,54 @@ async def test_archived_markets_end_by_their_result_and_the_account_adds_up(kals
     assert archived
     assert archived <= {row.ticker for row in batch.settlements}
     held = {p.market.ticker: Decimal(p.count) / 100 for p in small_business.open_positions(now) if p.count}
-    assert (
-        {ticker: ledger.books[ticker].position.count for ticker in ledger.open_tickers}
-        == held
-        == batch.account.positions
-    )
+    assert {ticker: ledger.books[ticker].position.count for ticker in ledger.open_tickers} == held
     assert {mark.ticker for mark in batch.marks} >= held.keys()
     assert sum(pnl for ticker, pnl in ledger.by_market().items() if ledger.books[ticker].is_settled) == sum(
         Decimal(lifetime_micros(row)).scaleb(-6) for row in small_business.settlements(now)
     )
+
+
+async def test_positions_are_of_every_market_that_was_traded_and_has_not_settled(kalshi, small_business, clock):
+    """Also of one that is flat again: what it realized and was charged is compared with the ledger too."""
+    truth = small_business.open_positions(clock())
+
+    batch = await kalshi.poll(Known())
+
+    assert {p.count == 0 for p in truth} == {True, False}
+    assert batch.account.unread == ()
+    assert batch.account.positions == {
+        p.market.ticker: Holding(
+            Decimal(p.count) / 100,
+            *(Decimal(micros).scaleb(-6) for micros in (p.cost_micros, p.realized_micros, p.fees_micros)),
+        )
+        for p in truth
+    }
+
+
+async def test_a_bad_position_is_set_aside_by_name_and_the_others_count(kalshi, simulator):
+    """It is not taken for a market that is gone."""
+    good, bad = {"ticker": "A", "position_fp": "1.00"}, {"ticker": "B", "position_fp": "many"}
+    simulator.answers[POSITIONS] = saying("market_positions", good, bad)
+
+    account = (await kalshi.poll(Known())).account
+
+    assert account.positions.keys() == {"A"}
+    assert [str(row) for row in account.unread] == ["position B: position_fp is 'many', should be a number"]
+
+
+async def test_positions_that_cannot_be_read_are_not_an_empty_account(kalshi, simulator):
+    """No answer is not zero."""
+    simulator.answers[POSITIONS] = lambda _: web.json_response({}, status=500)
+
+    batch = await kalshi.poll(Known())
+
+    assert batch.account.positions is None
+    assert batch.account.balance_usd is not None
+
+
+def test_a_position_without_its_money_still_has_its_contracts():
+    """A figure that the venue leaves out is unknown and not zero."""
+    assert position({"ticker": "A", "position_fp": "-2.50"}) == ("A", Holding(Decimal("-2.5"), None, None, None))
 
 
 def lifetime_micros(row):
@@ -206,7 +247,7 @@ async def test_a_list_whose_cursor_repeats_is_not_used_and_the_others_are(kalshi
     ],
 )
 async def test_a_bad_fill_is_set_aside_by_name_and_asked_for_again(kalshi, simulator, change, reason):
-    """The good ones count; the cursor stays, so that a row the venue repairs is read after all."""
+    """The good ones count, and the next poll begins where this one did: a row the venue repairs is read after all."""
     simulator.answers[FILLS] = saying("fills", {**FILL, "fill_id": "f-2", **change}, FILL)
     known = Known({"fills": "2026-11-20T00:00:00+00:00"})
 
@@ -214,10 +255,16 @@ async def test_a_bad_fill_is_set_aside_by_name_and_asked_for_again(kalshi, simul
 
     assert [fill.fill_id for fill in batch.fills] == ["f-1"]
     assert len(batch.refused) == 1
-    assert batch.refused[0].startswith("fill f-2: ")
-    assert reason in batch.refused[0]
-    assert batch.cursors["fills"] == known.cursors["fills"]
+    assert str(batch.refused[0]).startswith("fill f-2: ")
+    assert reason in str(batch.refused[0])
     assert batch.error is None
+
+    simulator.answers[FILLS] = saying("fills", {**FILL, "fill_id": "f-2"}, FILL)
+    repaired = await kalshi.poll(Known(batch.cursors))
+
+    assert [fill.fill_id for fill in repaired.fills] == ["f-2", "f-1"]
+    assert "fill" in repaired.reread
+    assert repaired.refused == ()
 
 
 async def test_a_bad_settlement_is_set_aside_by_name_and_asked_for_again(kalshi, simulator):
@@ -228,10 +275,10 @@ async def test_a_bad_settlement_is_set_aside_by_name_and_asked_for_again(kalshi,
     batch = await kalshi.poll(Known())
 
     assert "KXTEST-26NOV01-B" in {row.ticker for row in batch.settlements}
-    assert batch.refused == (
-        "settlement KXTEST-26NOV01-C: market_result is 'maybe', should be one of no, scalar, void, yes",
-    )
-    assert "settlements" not in batch.cursors
+    assert [str(row) for row in batch.refused] == [
+        "settlement KXTEST-26NOV01-C: market_result is 'maybe', should be one of no, scalar, void, yes"
+    ]
+    assert batch.cursors["settlements_again"]
 
 
 @pytest.mark.parametrize(
@@ -312,34 +359,46 @@ async def test_a_wrong_address_is_what_the_error_names(simulator, transport, clo
         await source.poll(Known())
 
 
-async def test_too_many_requests_cost_one_feed_and_not_the_poll(kalshi, simulator):
+@pytest.fixture
+async def hasty(simulator, clock):
+    """The account over a transport that does not wait between two attempts."""
+
+    async def at_once(_pause_s):
+        pass
+
+    async with Transport(sleep=at_once) as transport:
+        yield account(simulator, transport, clock)
+
+
+async def test_too_many_requests_cost_one_feed_and_not_the_poll(hasty, simulator):
     """A 429 passes by itself: it is no refusal, and the other feeds count."""
     simulator.answers[SETTLEMENTS] = lambda _: web.json_response({"error": "too many requests"}, status=429)
 
-    with stamina.set_testing(True, attempts=4):
-        batch = await kalshi.poll(Known())
+    batch = await hasty.poll(Known())
 
     assert batch.fills
-    assert simulator.requests[f"GET {SETTLEMENTS}"] == 4
+    assert simulator.requests[f"GET {SETTLEMENTS}"] == BUSY_ATTEMPTS
     assert batch.error.endswith("answered HTTP 429: too many requests; the next poll waits its turn")
 
 
-async def test_too_many_requests_are_asked_again_until_there_is_room(kalshi, simulator):
-    """Two programs on one account pass each other without a partial total."""
-    refusals = [web.json_response({"error": "too many requests"}, status=429) for _ in range(2)]
+async def test_too_many_requests_are_asked_again_until_there_is_room(hasty, simulator, clock):
+    """Two programs on one account pass each other without a partial total; each attempt is signed anew."""
+    signatures = []
 
-    def busy(_request):
-        if len(refusals) == 1:
+    def busy(request):
+        signatures.append(request.headers["KALSHI-ACCESS-SIGNATURE"])
+        clock.advance(milliseconds=1)
+        if len(signatures) == 2:
             del simulator.answers[SETTLEMENTS]
-        return refusals.pop()
+        return web.json_response({"error": "too many requests"}, status=429)
 
     simulator.answers[SETTLEMENTS] = busy
 
-    with stamina.set_testing(True, attempts=4):
-        batch = await kalshi.poll(Known())
+    batch = await hasty.poll(Known())
 
     assert batch.error is None
     assert batch.settlements
+    assert len(set(signatures)) == 2
 
 
 async def test_a_source_without_a_network_raises(transport, simulator, clock):

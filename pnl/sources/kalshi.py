@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-import stamina
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -24,9 +23,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from pnl.config import Settings
-from pnl.errors import BadRow, ConfigError, SourceBusy, SourceError
-from pnl.records import ZERO, Account, Batch, Fill, Known, Mark, Result, Settlement, Side
+from pnl.errors import BadRow, ConfigError, SourceError
+from pnl.records import ZERO, Account, Batch, Fill, Holding, Known, Mark, Result, Settlement, Side
 from pnl.sources import rows
+from pnl.sources.feed import Feed
 from pnl.sources.rows import Row
 from pnl.sources.transport import Paced, Transport, listed, merge, read_pages, side_by_side
 
@@ -36,8 +36,8 @@ READS_AT_ONCE = 10
 BALANCE_EVERY_S = 1.0
 PAGE_ROWS = 1000
 MARKETS_PER_REQUEST = 100
-FILLS_OVERLAP = timedelta(minutes=10)
-SETTLEMENTS_OVERLAP = timedelta(days=1)
+FILLS = Feed("fills", overlap=timedelta(minutes=10))
+SETTLEMENTS = Feed("settlements", overlap=timedelta(days=1))
 
 ARCHIVED_TO = "archived_to"
 SIDES: dict[str, Side] = {"yes": "yes", "bid": "yes", "no": "no", "ask": "no"}
@@ -181,37 +181,43 @@ class Kalshi:
         errors: list[SourceError] = []
         if any(ARCHIVED_TO in batch.cursors for batch in batches):
             results, errors = await side_by_side(self._archived_results((traded | known.open_tickers) - settled))
-            if errors or results[0].refused:
-                results.append(Batch(cursors={"fills": known.cursors.get("fills", ""), ARCHIVED_TO: ""}))
+            if errors or results[0].refused:  # the archive's fills lead to the markets whose results are missing
+                results.append(Batch(cursors=FILLS.ask_again(known.cursors, self._since, now=self._now())))
             settled |= {row.ticker for batch in results for row in batch.settlements}
-        marks, more_errors = await side_by_side(self._marks(traded - settled - known.open_tickers))
+        new = traded - settled - known.open_tickers
+        marks, more_errors = await side_by_side(self._marks(new, are_all=not known.open_tickers))
         return results + marks, errors + more_errors
 
-    async def _marks(self, tickers: Iterable[str]) -> Batch:
+    async def _marks(self, tickers: Iterable[str], *, are_all: bool = True) -> Batch:
         pages = [await self._get("/markets", {"tickers": ",".join(some)}) for some in _chunks(tickers)]
         now = self._now()
         markets = (row for page in pages for row in listed(page, "markets", source=self.name))
         marks, refused = rows.convert(markets, lambda row: mark(row, now), what="market", key="ticker")
-        return Batch(marks=tuple(marks), refused=tuple(refused))
+        return Batch(marks=tuple(marks), refused=tuple(refused), reread=frozenset({"market"} if are_all else ()))
 
     async def _fills(self, known: Known) -> Batch:
-        since = self._resume(known, "fills", FILLS_OVERLAP)
+        now = self._now()
+        read = FILLS.window(known.cursors, since=self._since, now=now)
         cutoff = await self._read_cutoff()
-        read_archive = (since is None or since < cutoff) and known.cursors.get(ARCHIVED_TO) != cutoff.isoformat()
-        live = await self._pages("/portfolio/fills", "fills", since)
-        archived = await self._pages("/historical/fills", "fills", since) if read_archive else []
+        is_archive_new = read.is_again or known.cursors.get(ARCHIVED_TO) != cutoff.isoformat()
+        read_archive = is_archive_new and (read.start is None or read.start < cutoff)
+        live = await self._pages("/portfolio/fills", "fills", read.start)
+        archived = await self._pages("/historical/fills", "fills", read.start) if read_archive else []
         fills, refused = rows.convert(archived + live, fill, what="fill", key="fill_id")
-        cursors = self._advance(known, "fills", [f.filled_at for f in fills], refused)
-        if read_archive:  # an empty cursor: not all of it can be believed, so the next poll reads it again
-            cursors[ARCHIVED_TO] = "" if refused else cutoff.isoformat()
-        return Batch(fills=tuple(fills), cursors=cursors, refused=tuple(refused))
+        cursors = FILLS.advance(known.cursors, read, [f.filled_at for f in fills], is_refused=bool(refused), now=now)
+        cursors |= {ARCHIVED_TO: cutoff.isoformat()} if read_archive else {}
+        return Batch(fills=tuple(fills), cursors=cursors, refused=tuple(refused), reread=read.reread("fill"))
 
     async def _settlements(self, known: Known) -> Batch:
-        since = self._resume(known, "settlements", SETTLEMENTS_OVERLAP)
-        ended = await self._pages("/portfolio/settlements", "settlements", since)
+        now = self._now()
+        read = SETTLEMENTS.window(known.cursors, since=self._since, now=now)
+        ended = await self._pages("/portfolio/settlements", "settlements", read.start)
         settlements, refused = rows.convert(ended, settlement, what="settlement", key="ticker")
-        cursors = self._advance(known, "settlements", [s.settled_at for s in settlements], refused)
-        return Batch(settlements=tuple(settlements), cursors=cursors, refused=tuple(refused))
+        cursors = SETTLEMENTS.advance(
+            known.cursors, read, [s.settled_at for s in settlements], is_refused=bool(refused), now=now
+        )
+        reread = read.reread("settlement")
+        return Batch(settlements=tuple(settlements), cursors=cursors, refused=tuple(refused), reread=reread)
 
     async def _archived_results(self, tickers: Iterable[str]) -> Batch:
         """How archived markets ended: their settlements are no longer listed, their results still are."""
@@ -219,12 +225,15 @@ class Kalshi:
         markets = (row for page in pages for row in listed(page, "markets", source=self.name))
         ended = (row for row in markets if not isinstance(row, Mapping) or row.get("result"))
         settlements, refused = rows.convert(ended, archived_settlement, what="archived market", key="ticker")
-        return Batch(settlements=tuple(settlements), refused=tuple(refused))
+        reread = frozenset({"archived market"})
+        return Batch(settlements=tuple(settlements), refused=tuple(refused), reread=reread)
 
     async def _positions(self) -> Batch:
-        open_now = await self._pages("/portfolio/positions", "market_positions", None, count_filter="position")
-        held, refused = rows.convert(open_now, position, what="position", key="ticker")
-        return Batch(account=Account(positions=dict(held)), refused=tuple(refused))
+        """Every market that was traded and has not settled, also where nothing is held: its figures are compared."""
+        traded = await self._pages("/portfolio/positions", "market_positions", None, count_filter="total_traded")
+        held, refused = rows.convert(traded, position, what="position", key="ticker")
+        account = Account(positions=dict(held), unread=tuple(refused))
+        return Batch(account=account, refused=account.unread, reread=frozenset({"position"}))
 
     async def _read_balance(self) -> Batch:
         """The balance has a limit of its own, one read a second; in between, the last one stands."""
@@ -247,18 +256,6 @@ class Kalshi:
                 raise SourceError(f"kalshi: the archive's cutoff cannot be read: {error}") from error
         return self._cutoff
 
-    def _resume(self, known: Known, feed: str, overlap: timedelta) -> datetime | None:
-        cursor = known.cursors.get(feed)
-        return datetime.fromisoformat(cursor) - overlap if cursor else self._since
-
-    def _advance(self, known: Known, feed: str, instants: list[datetime], refused: list[str]) -> dict[str, str]:
-        """Where the next poll goes on: not past now, nor past a row that was refused, so that it is asked for again."""
-        before = known.cursors.get(feed)
-        if refused or not instants:
-            return {} if before is None else {feed: before}
-        newest = min(max(instants), self._now())
-        return {feed: newest.isoformat() if before is None else max(before, newest.isoformat())}
-
     async def _pages(self, path: str, field: str, since: datetime | None, **query: str) -> list[Any]:
         query |= {"limit": str(PAGE_ROWS)}
         query |= {} if since is None else {"min_ts": str(int(since.timestamp()))}
@@ -270,14 +267,13 @@ class Kalshi:
         return await read_pages(f"kalshi: {path}", read)
 
     async def _get(self, path: str, query: Mapping[str, str]) -> Any:
-        """One signed answer; the venue's 429 says nothing of when to come back, so the pauses grow."""
-        async for attempt in stamina.retry_context(on=SourceBusy, attempts=4, timeout=6, wait_initial=0.2, wait_max=2):
-            with attempt:
-                await self._pace()
-                url = self._url + path
-                headers = self._signer.headers("GET", urlsplit(url).path)
-                return await self._transport.get(url, source=self.name, headers=headers, query=query, explain=explain)
-        raise AssertionError  # the last attempt answers or raises
+        url = self._url + path
+
+        async def in_turn() -> Mapping[str, str]:  # for each attempt, as a signature holds its time
+            await self._pace()
+            return self._signer.headers("GET", urlsplit(url).path)
+
+        return await self._transport.get(url, source=self.name, headers=in_turn, query=query, explain=explain)
 
 
 def fill(row: Row) -> Fill:
@@ -343,9 +339,14 @@ def mark(row: Row, as_of: datetime) -> Mark:
     return Mark(rows.text(row, "ticker"), bid, ask, as_of, rows.label(row.get("yes_sub_title")), last or None)
 
 
-def position(row: Row) -> tuple[str, Decimal]:
-    """Ticker and signed count, positive for YES."""
-    return rows.text(row, "ticker"), rows.amount(row, "position_fp", unit=rows.CENTI)
+def position(row: Row) -> tuple[str, Holding]:
+    """A ticker and what the venue says of it; a figure of money that it leaves out is None."""
+    return rows.text(row, "ticker"), Holding(
+        count=rows.amount(row, "position_fp", unit=rows.CENTI),
+        cost_usd=rows.optional_amount(row, "market_exposure_dollars"),
+        realized_usd=rows.optional_amount(row, "realized_pnl_dollars"),
+        fees_usd=rows.optional_amount(row, "fees_paid_dollars"),
+    )
 
 
 def explain(status: int, body: Any) -> str:
