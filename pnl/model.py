@@ -6,18 +6,38 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
+from itertools import islice
 from typing import Self
 
 import param
 
 from pnl.errors import SourceError
 from pnl.ledger import Ledger, MarkRule
-from pnl.records import EPOCH, MONEY_FIELDS, ZERO, Batch, CostDay, Deal, Known, Mark, Reading, Snapshot, State
+from pnl.reconcile import Baseline, Drift, compare, in_words
+from pnl.records import (
+    EPOCH,
+    MICRO,
+    MONEY_FIELDS,
+    ZERO,
+    Agreement,
+    Batch,
+    CostDay,
+    Deal,
+    Known,
+    Mark,
+    Reading,
+    Refused,
+    Snapshot,
+    State,
+)
 from pnl.sources import Source
 from pnl.store import Change, Recorded
 
-MICRO = Decimal("1e-6")
 MILLISECOND = timedelta(milliseconds=1)
+MOST_REFUSED = 10_000
+VENUE = "kalshi"
+BASELINE = "cash_baseline"
+SAID = (Agreement.DRIFTS, Agreement.UNEXPLAINED)
 JITTER = timedelta(seconds=1)
 MOST_NAMED = 3
 
@@ -58,7 +78,10 @@ class PnLModel(param.Parameterized):
         self.readings: dict[str, Reading[Batch]] = {}
         self._known: dict[str, Known] = {}
         self._failures: dict[str, int] = {}
+        self._refused: dict[str, dict[tuple[str, str], Refused]] = {}
+        self.damage: tuple[str, ...] = ()
         self._now = now
+        self.drift = Drift()
         self._taken_at = EPOCH
         self._sequence = 0
 
@@ -69,10 +92,16 @@ class PnLModel(param.Parameterized):
         self.readings |= {name: Reading(name, State.DOWN) for name in self.sources}
         self._known = {name: Known() for name in self.sources}
         self._failures = dict.fromkeys(self.sources, 0)
+        self._refused = {name: {} for name in self.sources}
         return self
 
     def restore(self, recorded: Recorded) -> None:
-        """Take in what the store holds, so that there are numbers before the first poll: stale, with their age."""
+        """Begin with what the store holds, so that there are numbers before the first poll: stale, with their age."""
+        self.ledger = Ledger()
+        for known_records in (self.marks, self.cost_days, self.deals):
+            known_records.clear()
+        self.damage = recorded.damage
+        self.drift = Drift()
         origins = {source.origin for source in self.sources.values()}
         trades = "kalshi" in self.sources  # what a source brought counts as long as that source is configured
         self._take_in(
@@ -88,9 +117,13 @@ class PnLModel(param.Parameterized):
         for name, source in self.sources.items():
             known, as_of = recorded.sources.get(source.origin, (Known(), None))
             self._known[name] = known
+            if baseline := known.cursors.get(BASELINE):
+                self.drift = Drift(baseline=Baseline.parse(baseline))
+            self._refused[name] = {(row.what, row.key): row for row in recorded.refused.get(source.origin, ())}
             if as_of is not None:
                 waiting = f"{name}: showing what was recorded; not asked since the start"
-                self.readings[name] = Reading(name, State.STALE, as_of=as_of, error=waiting)
+                refused = tuple(self._refused[name].values())
+                self.readings[name] = Reading(name, State.STALE, as_of=as_of, error=waiting, refused=refused)
 
     async def pull(self, name: str) -> Change:
         """Poll one source and take its answer in.
@@ -120,14 +153,32 @@ class PnLModel(param.Parameterized):
         news = self._take_in(batch, origin=source.origin)
         as_of = before.as_of if batch.error else self._now()
         self._failures[name] = self._failures[name] + 1 if batch.error else 0
-        self._known[name] = Known({**self._known[name].cursors, **batch.cursors})
+        self._reconcile(name, batch)
+        self._known[name] = Known({**self._known[name].cursors, **batch.cursors, **self._baseline(name)})
         state = State.FRESH if batch.error is None else self._failed_state(name, as_of)
-        self.readings[name] = Reading(name, state, batch, as_of, batch.error, batch.refused)
-        return Change(self.put_together(), source.origin, replace(news, cursors=self._known[name].cursors), as_of)
+        self._set_aside(name, batch)
+        self.readings[name] = Reading(name, state, batch, as_of, batch.error, tuple(self._refused[name].values()))
+        news = replace(news, cursors=self._known[name].cursors, refused=batch.refused, reread=batch.reread)
+        return Change(self.put_together(), source.origin, news, as_of)
+
+    def _set_aside(self, name: str, batch: Batch) -> None:
+        """Remember the rows that were refused until they are read again and are good, or gone."""
+        kept = {key: row for key, row in self._refused[name].items() if row.what not in batch.reread}
+        together = kept | {(row.what, row.key): row for row in batch.refused}
+        self._refused[name] = dict(islice(together.items(), MOST_REFUSED))  # a flood must not fill the memory
+
+    def _reconcile(self, name: str, batch: Batch) -> None:
+        """Hold the ledger against the venue's own figures, unless a part of them and of the records is missing."""
+        if name == VENUE:
+            self.drift = compare(None if batch.error else batch.account, self.ledger, self.drift, at=self._now())
+
+    def _baseline(self, name: str) -> dict[str, str]:
+        return {BASELINE: str(self.drift.baseline)} if name == VENUE and self.drift.baseline else {}
 
     def fail(self, name: str, error: str) -> Change:
         """Note that a source could not be read; its last good value stays."""
         before = self.readings[name]
+        self._reconcile(name, Batch(error=error))
         self._failures[name] += 1
         state = self._failed_state(name, before.as_of)
         self.readings[name] = replace(before, state=state, error=error)
@@ -141,10 +192,14 @@ class PnLModel(param.Parameterized):
         """Add records to what is known; returns the ones that changed something."""
         fills, settlements = self.ledger.add(batch.fills, batch.settlements)
         marks = self._take_in_marks(batch.marks)
-        cost_days = tuple(day for day in batch.cost_days if self.cost_days.get((day.source, day.day)) != day)
+        cost_days = tuple(day for day in batch.cost_days if self._is_new_day(day))
         self.cost_days.update(((day.source, day.day), day) for day in cost_days)
         deals, all_of_them = self._take_in_deals(batch, origin=origin)
         return Batch(fills, settlements, marks, cost_days, deals, holds_all_deals=all_of_them)
+
+    def _is_new_day(self, day: CostDay) -> bool:
+        known = self.cost_days.get((day.source, day.day))
+        return known is None or (known != day and not day.is_cut)
 
     def _take_in_marks(self, marks: Iterable[Mark]) -> tuple[Mark, ...]:
         """An empty book keeps the last good price; where there was none yet, the last trade stands in."""
@@ -183,6 +238,11 @@ class PnLModel(param.Parameterized):
         if self.snapshot is None or snapshot.sequence > self.snapshot.sequence:
             self.param.update(snapshot=snapshot, net_pnl=snapshot.net_pnl)
 
+    def show_recorded(self, snapshot: Snapshot) -> None:
+        """Show a snapshot that another process put together."""
+        self._sequence += 1
+        self.show(replace(snapshot, sequence=self._sequence))
+
     async def poll(self) -> Snapshot:
         """Poll every source once and show the result, without recording it; for notebooks."""
         await self.pull_all()
@@ -209,13 +269,15 @@ class PnLModel(param.Parameterized):
             settled_market_count=trading.settled_market_count,
             sources=tuple(reading.without_value() for reading in self.readings.values()),
             missing=self._missing(trading.unpriced),
-            notes=self._odd(trading.oddities),
+            notes=(*self.damage, *self._odd(trading.oddities)),
             sequence=self._sequence,
+            agreement=self.drift.state,
+            drift_usd=None if self.drift.drift_usd is None else _to_micros(self.drift.drift_usd),
         )
 
     def _missing(self, unpriced: Sequence[str]) -> tuple[str, ...]:
         """What the totals lack, in words: rows that were set aside, open markets that nothing prices."""
-        refused = [line for reading in self.readings.values() for line in reading.refused]
+        refused = [str(row) for reading in self.readings.values() for row in reading.refused]
         without_price = [f"{ticker} has no price yet, its open P&L is left out" for ticker in unpriced]
         return _some(refused, "more rows set aside") + _some(without_price, "more without a price")
 
@@ -223,7 +285,12 @@ class PnLModel(param.Parameterized):
         """What is counted all the same, and a person should know."""
         without_quotes = sorted(self._quoteless & self.ledger.open_tickers & self.marks.keys())
         valued = [f"{ticker} has no quotes now and is valued at its last price" for ticker in without_quotes]
-        return _some(oddities, "more odd settlements") + _some(valued, "more without quotes")
+        drifting = in_words(self.drift) if self.drift.state in SAID else []
+        return (
+            *_some(drifting, "more differences from Kalshi's own figures"),
+            *_some(oddities, "more odd settlements"),
+            *_some(valued, "more without quotes"),
+        )
 
     def _next_instant(self) -> datetime:
         """Now, to the millisecond, and never the same twice; a clock that was set back by more is followed."""
@@ -262,6 +329,10 @@ def _some(lines: Sequence[str], what: str) -> tuple[str, ...]:
     return (*lines[:MOST_NAMED], *([f"and {rest} {what}"] if rest > 0 else []))
 
 
+def _text(usd: Decimal | None) -> str | None:
+    return None if usd is None else f"{usd:f}"
+
+
 def as_json(snapshot: Snapshot, now: datetime) -> dict[str, object]:
     """The snapshot as `pnl snapshot --json` prints it: money as decimal strings in US dollars, ages in seconds."""
     money = {name: f"{getattr(snapshot, name):f}" for name in MONEY_FIELDS}
@@ -277,6 +348,7 @@ def as_json(snapshot: Snapshot, now: datetime) -> dict[str, object]:
         "complete": snapshot.complete,
         "recorded": snapshot.is_recorded,
         "sources": sources,
+        "drift": {"state": snapshot.agreement.value, "usd": _text(snapshot.drift_usd)},
         "missing": list(snapshot.missing),
         "notes": list(snapshot.notes),
     }

@@ -57,13 +57,15 @@ def fields_of(snapshot: Snapshot | None, sources: Iterable[str] = ()) -> dict[st
         "revenue": _known(snapshot.total_revenue, deals),
         "equals": "=" if _adds_up(terms, snapshot.net_pnl) else "≈",
         "exact": f"{snapshot.net_pnl:f} US dollars",
-        "trades": f"{snapshot.trade_count:,}",
-        "open_trades": f"{snapshot.open_trade_count:,}",
-        "settled": f"{snapshot.settled_market_count:,}",
+        "trades": _counted(snapshot.trade_count, trades),
+        "open_trades": _counted(snapshot.open_trade_count, trades),
+        "settled": _counted(snapshot.settled_market_count, trades),
         "as_of": _iso(snapshot.as_of),
         "state": "complete" if snapshot.complete else "partial",
         "warning": "\n".join((*_warnings(snapshot), *snapshot.missing)),
         "notes": "\n".join(snapshot.notes),
+        "drift": money(snapshot.drift_usd),
+        "drift.state": snapshot.agreement.value,
     }
     for reading in snapshot.sources:
         fields |= _chip(reading)
@@ -75,6 +77,10 @@ def _known(usd: Decimal, is_known: bool, *, signed: bool = False) -> str:  # noq
     return money(usd, signed=signed) if is_known or usd else money(None)
 
 
+def _counted(count: int, is_known: bool) -> str:  # noqa: FBT001 - as above
+    return f"{count:,}" if is_known or count else "—"
+
+
 def _nothing_yet(sources: Iterable[str]) -> dict[str, str]:
     texts = dict.fromkeys(UNKNOWN_AT_FIRST, "—") | {
         "tone": "flat",
@@ -83,7 +89,7 @@ def _nothing_yet(sources: Iterable[str]) -> dict[str, str]:
         "as_of": "",
         "state": "partial",
     }
-    texts |= {"warning": "Waiting for the first answers.", "notes": ""}
+    texts |= {"warning": "Waiting for the first answers.", "notes": "", "drift": "—", "drift.state": "unknown"}
     for name in sources:
         texts |= _chip(Reading(name, State.DOWN))
     return texts
@@ -184,7 +190,7 @@ class Hub:
 
     def _on_snapshot(self, event: Event) -> None:
         self.publish(event.new)
-        if _records(event.old) != _records(event.new):
+        if event.old is None or event.old.records != event.new.records:
             self.publish_records()
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -250,19 +256,6 @@ def day_columns(totals: Mapping[date, Decimal]) -> dict[str, list[float]]:
         "net": [float(usd) for usd in totals.values()],
         "total": [float(usd) for usd in accumulate(totals.values())],
     }
-
-
-def _records(snapshot: Snapshot | None) -> tuple[object, ...]:
-    """What changes when a record comes, and does not when only a price moved."""
-    if snapshot is None:
-        return ()
-    return (
-        snapshot.trade_count,
-        snapshot.settled_market_count,
-        snapshot.kalshi_fees,
-        snapshot.total_costs,
-        snapshot.total_revenue,
-    )
 
 
 def _replace(source: ColumnDataSource, columns: dict[str, list[Any]]) -> None:

@@ -125,7 +125,7 @@ async def test_a_model_without_a_price_is_named_and_never_zero(anthropic, simula
     today = next(day for day in batch.cost_days if day.day == TODAY)
     assert today.total_usd == Decimal("3.80")
     assert len(batch.refused) == 1
-    assert batch.refused[0] == (
+    assert str(batch.refused[0]) == (
         f"usage of {TODAY}, model claude-opus-9: no list price is known for it, "
         "so its use (4,300,000) is left out until it is billed"
     )
@@ -310,7 +310,7 @@ async def test_a_bad_line_of_a_bill_is_named_and_read_again(anthropic, simulator
 
     billed = next(day for day in batch.cost_days if not day.is_estimate)
     assert billed.total_usd == Decimal("1.2378912")
-    assert batch.refused[0].startswith(f"cost of {YESTERDAY} Odd: {reason}")
+    assert str(batch.refused[0]).startswith(f"cost of {YESTERDAY} Odd: {reason}")
     assert batch.cursors == known.cursors
 
 

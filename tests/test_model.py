@@ -9,7 +9,7 @@ import pytest
 
 from pnl.errors import SourceError
 from pnl.model import PnLModel, as_json
-from pnl.records import MONEY_FIELDS, Batch, Cost, CostDay, Deal, Fill, Mark, Result, Settlement, State
+from pnl.records import MONEY_FIELDS, Batch, Cost, CostDay, Deal, Fill, Mark, Refused, Result, Settlement, State
 from pnl.store import Recorded
 
 NOW = datetime(2026, 11, 22, 14, 0, tzinfo=UTC)
@@ -204,14 +204,47 @@ async def test_a_part_that_could_not_be_read_leaves_the_rest_and_says_so(clock):
 
 async def test_rows_that_were_set_aside_make_the_total_incomplete(clock):
     """And are named, the first few of them."""
-    refused = tuple(f"fill f{n}: count_fp is 'NaN'" for n in range(5))
+    refused = tuple(Refused("fill", f"f{n}", "count_fp is 'NaN'") for n in range(5))
     model = model_of(Told("kalshi", Batch(fills=(fill(),), refused=refused)), clock=clock)
 
     snapshot = await model.poll()
 
     assert not snapshot.complete
-    assert refused[0] in snapshot.missing
+    assert "fill f0: count_fp is 'NaN'" in snapshot.missing
     assert "and 2 more rows set aside" in snapshot.missing
+
+
+async def test_a_row_stays_set_aside_until_it_is_read_again_and_good(clock):
+    """A poll that reads only what is new says nothing of an older row, and one that fails nothing at all."""
+    bad = Refused("fill", "f9", "count_fp is 'NaN'")
+    only_new, all_again = Batch(), Batch(reread=frozenset({"fill"}))
+    model = model_of(Told("kalshi", Batch(refused=(bad,)), only_new, SourceError("down"), all_again), clock=clock)
+
+    missing = [(await model.poll()).missing for _ in range(4)]
+
+    assert missing == [("fill f9: count_fp is 'NaN'",)] * 3 + [()]
+
+
+async def test_a_day_that_lacks_a_line_does_not_replace_one_that_is_known(clock):
+    """The last good value stands; where there is none, what is good of it counts."""
+    day = date(2026, 11, 20)
+    whole, cut = (
+        CostDay("anthropic", day, (Cost("anthropic", day, "a", Decimal(usd)),), is_cut=is_cut)
+        for usd, is_cut in (("5", False), ("2", True))
+    )
+    costs = [
+        (await model_of(Told("anthropic", *map(days_of, days)), clock=clock).poll()).total_costs
+        for days in ([cut], [whole])
+    ]
+    model = model_of(Told("anthropic", days_of(whole), days_of(cut)), clock=clock)
+    await model.poll()
+
+    assert costs == [2, 5]
+    assert (await model.poll()).total_costs == 5
+
+
+def days_of(day):
+    return Batch(cost_days=(day,))
 
 
 async def test_an_empty_book_keeps_the_last_good_price(clock):

@@ -147,11 +147,12 @@ def test_a_refused_row_is_named_and_its_neighbours_count():
     made, refused = rows.convert(found, kalshi.fill, what="fill", key="fill_id")
 
     assert [fill.fill_id for fill in made] == ["f-1", "f-5"]
-    assert refused == [
+    assert [str(row) for row in refused] == [
         "fill f-2: fee_cost is 'NaN', should be a finite number of at most 1,000,000,000",
         "fill number 3: is not an object",
         "fill number 4: fill_id is '', should be a text",
     ]
+    assert [json.loads(row.raw) for row in refused] == found[1:4]
 
 
 def test_a_number_finer_than_is_recorded_is_refused_and_not_rounded():

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import stat
 import sys
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -35,8 +36,9 @@ from pnl.records import (
     State,
 )
 from pnl.store import Change, Store
+from pnl.store.damage import Seal
 from pnl.store.schema import MIGRATIONS
-from pnl.store.writer import _open
+from pnl.store.writer import _at_most, _open
 
 NOW = datetime(2026, 11, 22, 9, 30, 0, 250_000, tzinfo=UTC)
 MICRO = Decimal("1e-6")
@@ -115,6 +117,7 @@ async def test_every_table_and_index_is_there(store):
         "anthropic_costs_month",
         "anthropic_costs_day",
         "john_revenue_closed",
+        "superseded_when",
     }
 
 
@@ -140,7 +143,8 @@ def test_durability_is_full_unless_it_is_set(folder, setting, level):
     """WAL with FULL lost nothing in 500 simulated power cuts; a memory map would end the process on a cut file."""
     store = Store(private_folder(folder), kind="real", **({} if setting == "FULL" else {"synchronous": setting}))
 
-    connection, _ = _open(store.path, "real", store._synchronous)
+    with Seal(folder / "pnl.seal") as beside:
+        connection, _ = _open(store.path, "real", store._synchronous, beside)
 
     with closing(connection):
         pragmas = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in PRAGMAS}
@@ -225,7 +229,9 @@ async def test_the_same_records_twice_change_nothing(store):
 
     await record(store, change)
 
-    assert contents(store) == before
+    after = contents(store)
+    assert after.pop("chain") == [(1, 2, *before.pop("chain")[0][2:])]  # one more commit, of nothing new
+    assert after == before
 
 
 async def test_a_fill_is_open_until_its_market_settles(store):
@@ -388,20 +394,6 @@ async def test_a_file_of_a_newer_version_is_refused_and_left_untouched(folder, j
     assert store.path.read_bytes() == before
 
 
-async def test_a_damaged_file_is_named_and_not_overwritten(folder):
-    """The sources still have everything: the person moves the file aside."""
-    folder.mkdir()
-    path = folder / "pnl.db"
-    path.write_bytes(b"not a database at all" * 100)
-
-    with pytest.raises(
-        StoreError, match=r"pnl\.db cannot be opened: file is not a database; move it aside to start anew"
-    ):
-        await recorded(folder)
-
-    assert path.read_bytes().startswith(b"not a database")
-
-
 async def test_a_folder_name_may_hold_any_letters(tmp_path):
     """Also the ones that mean something in an address."""
     folder = tmp_path / "100% mine? #1 & más"
@@ -462,6 +454,34 @@ async def test_a_value_that_sqlite_cannot_hold_ends_in_an_error_and_not_in_silen
             await record(store, Change(batch=Batch(fills=(impossible,))))
 
 
+async def test_a_change_that_cannot_be_held_holds_up_no_other_and_comes_again(store, folder):
+    """Its source does not move on in the record, so that the next start reads it again."""
+    bad = Batch(fills=(fill(fee_usd=Decimal("1e15")),), cursors={"fills": "beyond it"})
+    with pytest.raises(StoreError, match="read again from there at the next start"):
+        await record(store, Change(snapshot(0), "kalshi", bad, NOW))
+
+    await record(store, Change(snapshot(10), "kalshi", EVERYTHING, NOW), Change(origin="john", as_of=NOW))
+    await asyncio.to_thread(store.close)
+
+    found = await recorded(folder)
+    assert found.fills == EVERYTHING.fills
+    assert set(found.sources) == {"john"}
+    assert len(await store.snapshots()) == 1
+
+
+async def test_a_long_queue_lets_go_of_its_oldest_snapshots_and_of_no_record():
+    """A disk that stays full must not fill the memory."""
+    waiting = [(Change(snapshot(n), "kalshi" if n == 1 else ""), Future()) for n in range(5)]
+
+    left = _at_most(waiting, 2)
+
+    assert [(change.snapshot is not None, change.origin) for change, _ in left] == [
+        (False, "kalshi"),
+        (True, ""),
+        (True, ""),
+    ]
+
+
 async def test_many_changes_at_once_are_one_commit(folder):
     """Group commit: what arrives while one commit is made shares the next."""
     async with Store(folder, kind="simulated", commit_ms=60_000, commit_rows=50) as store:
@@ -480,7 +500,7 @@ async def test_files_are_for_their_owner_alone(store, folder):
 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
 
-    assert modes == dict.fromkeys(["pnl.db", "pnl.db-shm", "pnl.db-wal", "pnl.lock"], 0o600)
+    assert modes == dict.fromkeys(["pnl.db", "pnl.db-shm", "pnl.db-wal", "pnl.lock", "pnl.seal"], 0o600)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 

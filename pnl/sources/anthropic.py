@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from pnl.config import Settings
 from pnl.errors import BadRow, SourceError, SourceRefused
-from pnl.records import ZERO, Batch, Cost, CostDay, Known
+from pnl.records import ZERO, Batch, Cost, CostDay, Known, Refused
 from pnl.sources import rows
 from pnl.sources.rows import Row
 from pnl.sources.transport import Transport, listed, merge, read_pages, side_by_side
@@ -97,15 +97,19 @@ class Anthropic:
         """Every finished day since the cursor; a day without a line is not billed yet, or cost nothing."""
         start = self._first_day(known, today)
         days: list[CostDay] = []
-        refused: list[str] = []
+        refused: list[Refused] = []
+        reread: set[str] = set()
         if start < today:  # the report refuses to start today
             for bucket in await self._buckets("cost_report", start, today, ["description"]):
                 day, lines, bad = _cost_lines(bucket)
                 refused += bad
+                reread.add(_cost_of(day))
                 if lines:
-                    days.append(CostDay(self.name, day, tuple(lines)))
+                    days.append(CostDay(self.name, day, tuple(lines), is_cut=bool(bad)))
+                if lines or day <= today - BILLED_WITHIN:  # then the estimate is no longer wanted
+                    reread.add(_usage_of(day))
         cursors = dict(known.cursors) if refused else {"billed_to": _billed_to(days, today).isoformat()}
-        return Batch(cost_days=tuple(days), refused=tuple(refused), cursors=cursors)
+        return Batch(cost_days=tuple(days), refused=tuple(refused), reread=frozenset(reread), cursors=cursors)
 
     def _first_day(self, known: Known, today: date) -> date:
         if cursor := known.cursors.get("billed_to"):
@@ -115,12 +119,14 @@ class Anthropic:
     async def _estimated(self, start: date) -> Batch:
         """The last days by tokens and list price, today as far as it has come."""
         days: list[CostDay] = []
-        refused: list[str] = []
+        refused: list[Refused] = []
+        reread: set[str] = set()
         for bucket in await self._buckets("usage_report/messages", start, None, USAGE_GROUPS):
             day, lines, bad = _usage_lines(bucket)
             refused += bad
-            days.append(CostDay(self.name, day, tuple(lines), is_estimate=True))
-        return Batch(cost_days=tuple(days), refused=tuple(refused))
+            reread.add(_usage_of(day))
+            days.append(CostDay(self.name, day, tuple(lines), is_estimate=True, is_cut=bool(bad)))
+        return Batch(cost_days=tuple(days), refused=tuple(refused), reread=frozenset(reread))
 
     async def _buckets(self, report: str, start: date, end: date | None, groups: Iterable[str]) -> list[Any]:
         """All buckets of a daily report, from `start` to before `end`."""
@@ -143,9 +149,8 @@ class Anthropic:
         except SourceRefused as error:
             if error.status != HTTPStatus.UNAUTHORIZED:
                 raise
-        page = await self._ask(url, query, 1 - style)
         self._header_style = 1 - style  # two reports are asked side by side, so it is set and never turned over
-        return page
+        return await self._ask(url, query, 1 - style)
 
     async def _ask(self, url: str, query: list[tuple[str, str]], style: int) -> Any:
         key_header = HEADER_STYLES[style](self._admin_key.get_secret_value())
@@ -254,12 +259,20 @@ def _billed_to(days: list[CostDay], today: date) -> date:
     return max([day.day for day in days] + [today - BILLED_WITHIN])
 
 
-def _cost_lines(bucket: Any) -> tuple[date, list[Cost], list[str]]:
+def _cost_of(day: date) -> str:
+    return f"cost of {day}"
+
+
+def _usage_of(day: date) -> str:
+    return f"usage of {day}, model"
+
+
+def _cost_lines(bucket: Any) -> tuple[date, list[Cost], list[Refused]]:
     day = _bucket_day(bucket)
     lines, refused = rows.convert(
         listed(bucket, "results", source="anthropic"),
         lambda row: _cost_line(row, day),
-        what=f"cost of {day}",
+        what=_cost_of(day),
         key="description",
     )
     return day, lines, refused
@@ -272,10 +285,10 @@ def _cost_line(row: Row, day: date) -> Cost:
     return Cost("anthropic", day, rows.label(item), rows.cents(row, "amount"))
 
 
-def _usage_lines(bucket: Any) -> tuple[date, list[Cost], list[str]]:
+def _usage_lines(bucket: Any) -> tuple[date, list[Cost], list[Refused]]:
     day = _bucket_day(bucket)
     used = listed(bucket, "results", source="anthropic")
-    lines, refused = rows.convert(used, lambda row: _usage_line(row, day), what=f"usage of {day}, model", key="model")
+    lines, refused = rows.convert(used, lambda row: _usage_line(row, day), what=_usage_of(day), key="model")
     return day, lines, refused
 
 

@@ -19,12 +19,13 @@ from pnl.config import Settings, http_url
 from pnl.errors import BadRow, ConfigError, SourceError
 from pnl.records import DEAL_STATUSES, ZERO, Batch, Deal, Known
 from pnl.sources import rows
+from pnl.sources.feed import Feed, Window
 from pnl.sources.rows import Row
 from pnl.sources.transport import Transport, listed, read_pages
 
 POLL_S = 30.0
 PAGE_ROWS = "100"
-OVERLAP = timedelta(days=3)
+UPDATED = Feed("updated_to", overlap=timedelta(days=3))
 LARGEST_FILE_BYTES = 64 * 1024 * 1024
 
 STRIPE_REVENUE = frozenset(
@@ -110,10 +111,9 @@ class Web:
         """One page as JSON."""
         return await self.transport.get(url, source="john", headers=self.headers, query=query, explain=explain)
 
-    def start(self, known: Known) -> datetime | None:
-        """The instant from which to read, with some overlap over what is known."""
-        cursor = known.cursors.get("updated_to")
-        return self.since if cursor is None else datetime.fromisoformat(cursor) - OVERLAP
+    def window(self, known: Known) -> Window:
+        """What to read, with some overlap over what is known."""
+        return UPDATED.window(known.cursors, since=self.since, now=datetime.now(UTC))
 
 
 class DealsEndpoint:
@@ -126,7 +126,8 @@ class DealsEndpoint:
 
     async def read(self, known: Known) -> Batch:
         """Deals updated since the cursor."""
-        start = self._web.start(known)
+        read_from = self._web.window(known)
+        start = read_from.start
         window = [] if start is None else [("updated_since", start.isoformat().replace("+00:00", "Z"))]
 
         async def read(cursor: str) -> tuple[list[Any], str]:
@@ -134,7 +135,8 @@ class DealsEndpoint:
             page = await self._web.get(self._url, query)
             return listed(page, "data", source="john"), str(page.get("next_cursor") or "")
 
-        return _batch(await read_pages("john: the list of deals", read), lambda row: deal(row, self.origin), known)
+        found = await read_pages("john: the list of deals", read)
+        return _batch(found, lambda row: deal(row, self.origin), known, read_from)
 
 
 class Stripe:
@@ -147,7 +149,8 @@ class Stripe:
 
     async def read(self, known: Known) -> Batch:
         """Transactions created since the cursor."""
-        start = self._web.start(known)
+        read_from = self._web.window(known)
+        start = read_from.start
         window = [] if start is None else [("created[gte]", str(int(start.timestamp())))]
 
         async def read(cursor: str) -> tuple[list[Any], str]:
@@ -159,7 +162,7 @@ class Stripe:
 
         moved = await read_pages("john: Stripe's list of transactions", read)
         money = [row for row in moved if not _is_own_money(row)]
-        return _batch(money, lambda row: balance_transaction(row, self.origin), known)
+        return _batch(money, lambda row: balance_transaction(row, self.origin), known, read_from)
 
 
 class DealsFile:
@@ -174,7 +177,8 @@ class DealsFile:
     async def read(self, known: Known) -> Batch:
         """Every deal of the file, so that a line that was deleted is a deal that is gone."""
         lines = await asyncio.to_thread(self._rows)
-        return replace(_batch(lines, lambda row: deal(row, self.origin), known), holds_all_deals=True)
+        batch = _batch(lines, lambda row: deal(row, self.origin), known, Window(None))
+        return replace(batch, holds_all_deals=True, cursors={})
 
     def _rows(self) -> list[dict[str, Any]]:
         try:
@@ -249,12 +253,11 @@ def _only_usd(row: Row) -> None:
         )
 
 
-def _batch(found: list[Any], make: Callable[[Row], Deal], known: Known) -> Batch:
+def _batch(found: list[Any], make: Callable[[Row], Deal], known: Known, read: Window) -> Batch:
     deals, refused = rows.convert(found, make, what="deal", key="id")
-    cursor = known.cursors.get("updated_to")
-    if deals and not refused:  # a deal may be dated into the future: what changes until then must not be skipped
-        cursor = min(max(deal.updated_at for deal in deals), datetime.now(UTC)).isoformat()
-    return Batch(deals=tuple(deals), refused=tuple(refused), cursors={"updated_to": cursor} if cursor else {})
+    updated = [deal.updated_at for deal in deals]
+    cursors = UPDATED.advance(known.cursors, read, updated, is_refused=bool(refused), now=datetime.now(UTC))
+    return Batch(deals=tuple(deals), refused=tuple(refused), reread=read.reread("deal"), cursors=cursors)
 
 
 def _csv_row(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,27 +1,28 @@
 """Rows from outside, made into records: each value is bounded and exact, or its row is refused and named."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from pnl.errors import BadRow
-from pnl.records import EPOCH, ZERO
+from pnl.records import EPOCH, MICRO, ZERO, Refused
 
 ONE = Decimal(1)
-MICRO = Decimal("1e-6")
 CENTI = Decimal("0.01")
 FINEST_CENTS = Decimal("1e-18")  # bills are exact to fractions of a cent; finer than this is no money
 LARGEST = Decimal(1_000_000_000)
 LARGEST_COUNT = Decimal(10**12)
 LONGEST_TEXT = 300
+LONGEST_RAW = 4000
 FARTHEST = datetime(2200, 1, 1, tzinfo=UTC)
 FARTHEST_S = int(FARTHEST.timestamp())
 
 Row = Mapping[str, Any]
 
 
-def convert[T](rows: Iterable[Any], make: Callable[[Row], T], *, what: str, key: str) -> tuple[list[T], list[str]]:
+def convert[T](rows: Iterable[Any], make: Callable[[Row], T], *, what: str, key: str) -> tuple[list[T], list[Refused]]:
     """Make records of rows.
 
     Args:
@@ -31,15 +32,22 @@ def convert[T](rows: Iterable[Any], make: Callable[[Row], T], *, what: str, key:
         key: The field that names a row.
 
     Returns:
-        The records, and one line for each row that was set aside.
+        The records, and the rows that were set aside.
     """
     made, refused = [], []
     for number, row in enumerate(rows, start=1):
         try:
             made.append(make(_object(row)))
         except BadRow as error:
-            refused.append(f"{what} {_name(row, key) or f'number {number}'}: {error}")
+            refused.append(Refused(what, _name(row, key) or f"number {number}", str(error), _raw(row)))
     return made, refused
+
+
+def _raw(row: Any) -> str:
+    try:
+        return _storable(json.dumps(row, default=str, ensure_ascii=False))[:LONGEST_RAW]
+    except RecursionError:
+        return ""
 
 
 def _object(row: Any) -> Row:

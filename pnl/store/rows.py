@@ -6,7 +6,21 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from pnl.records import EPOCH, MONEY_FIELDS, Cost, CostDay, Deal, Fill, Mark, Result, Settlement, Snapshot, State
+from pnl.records import (
+    EPOCH,
+    MONEY_FIELDS,
+    Agreement,
+    Cost,
+    CostDay,
+    Deal,
+    Fill,
+    Mark,
+    Reading,
+    Result,
+    Settlement,
+    Snapshot,
+    State,
+)
 
 MICROS = 1_000_000
 
@@ -36,7 +50,7 @@ def to_instant(us: int) -> datetime:
 
 
 def fill_row(fill: Fill) -> tuple[Any, ...]:
-    """A fill as `kalshi_trades` holds it, open until its market settles."""
+    """A fill as `kalshi_trades` holds it."""
     return (
         fill.fill_id,
         to_us(fill.filled_at),
@@ -46,13 +60,12 @@ def fill_row(fill: Fill) -> tuple[Any, ...]:
         micros(fill.yes_price_usd),
         micros(fill.fee_usd),
         int(fill.is_taker),
-        "open",
     )
 
 
 def to_fill(row: Sequence[Any]) -> Fill:
     """A row of `kalshi_trades` as a fill."""
-    fill_id, at, ticker, side, count, price, fee, is_taker, *_ = row
+    fill_id, at, ticker, side, count, price, fee, is_taker = row
     return Fill(
         fill_id, ticker, side, Decimal(count).scaleb(-2), _usd(price), _usd(fee), bool(is_taker), to_instant(at)
     )
@@ -77,7 +90,7 @@ def settlement_row(row: Settlement) -> tuple[Any, ...]:
 
 def to_settlement(row: Sequence[Any]) -> Settlement:
     """A row of `kalshi_settlements` as a settlement."""
-    ticker, event, result, yes_count, yes_cost, no_count, no_cost, revenue, fee, value, settled_at, _ = row
+    ticker, event, result, yes_count, yes_cost, no_count, no_cost, revenue, fee, value, settled_at = row
     return Settlement(
         ticker,
         event,
@@ -114,7 +127,7 @@ def cost_rows(day: CostDay) -> Iterable[tuple[Any, ...]]:
 def to_cost_day(key: tuple[str, str], rows: Iterable[Sequence[Any]]) -> CostDay:
     """The lines of one source and day as that day."""
     source, day = key[0], date.fromisoformat(key[1])
-    lines = tuple(Cost(source, day, item, Decimal(usd), bool(estimate)) for _, _, item, usd, estimate in rows)
+    lines = tuple(Cost(source, day, item, Decimal(usd), bool(estimate)) for _, _, _, item, usd, _, estimate in rows)
     return CostDay(source, day, lines, is_estimate=lines[0].is_estimate)
 
 
@@ -134,7 +147,7 @@ def deal_row(deal: Deal) -> tuple[Any, ...]:
 
 def to_deal(row: Sequence[Any]) -> Deal:
     """A row of `john_revenue` as a deal."""
-    origin, deal_id, amount, fee, status, closed_on, updated_at, description, _ = row
+    origin, deal_id, amount, fee, status, closed_on, updated_at, description = row
     closed = date.fromisoformat(closed_on)
     return Deal(origin, deal_id, _usd(amount), status, closed, to_instant(updated_at), description, _usd(fee))
 
@@ -155,4 +168,47 @@ def snapshot_row(snapshot: Snapshot) -> tuple[Any, ...]:
         to_ms(snapshot.as_of),
         int(snapshot.complete),
         json.dumps(states, separators=(",", ":")),
+        _said(snapshot),
     )
+
+
+def _said(snapshot: Snapshot) -> str:
+    """What stood beside the numbers in words; nothing, most of the time."""
+    words = {"errors": {r.source: r.error for r in snapshot.sources if r.error}}
+    lines = {"missing": snapshot.missing, "notes": snapshot.notes}
+    if snapshot.drift_usd is not None:
+        lines["drift"] = (snapshot.agreement.value, f"{snapshot.drift_usd:f}")
+    return json.dumps({name: said for name, said in (words | lines).items() if said}, separators=(",", ":"))
+
+
+def to_snapshot(row: Sequence[Any], sources: Iterable[str]) -> Snapshot:
+    """A row of `pnl_snapshots` as that snapshot; of the sources in it, only how far each could be believed."""
+    at, *figures = row[: 1 + len(MONEY_FIELDS)]
+    trades, open_trades, settled, _, _, states, said = row[1 + len(MONEY_FIELDS) :]
+    usd = dict(zip(MONEY_FIELDS, map(_usd, figures), strict=True))
+    words = json.loads(said)
+    known = json.loads(states)
+    return Snapshot(
+        taken_at=to_instant(at * 1000),
+        kalshi_realized=usd["kalshi_realized"],
+        kalshi_unrealized=usd["kalshi_unrealized"],
+        kalshi_fees=usd["kalshi_fees"],
+        billed_costs=usd["billed_costs"],
+        estimated_costs=usd["estimated_costs"],
+        total_revenue=usd["total_revenue"],
+        trade_count=trades,
+        open_trade_count=open_trades,
+        settled_market_count=settled,
+        sources=tuple(_reading(name, known.get(name), words.get("errors", {}).get(name)) for name in sources),
+        missing=tuple(words.get("missing", ())),
+        notes=tuple(words.get("notes", ())),
+        agreement=Agreement(words["drift"][0]) if "drift" in words else Agreement.UNKNOWN,
+        drift_usd=Decimal(words["drift"][1]) if "drift" in words else None,
+    )
+
+
+def _reading(source: str, known: Sequence[Any] | None, error: str | None) -> Reading[None]:
+    if known is None:
+        return Reading(source, State.NOT_CONFIGURED)
+    state, as_of_ms = known
+    return Reading(source, State(state), as_of=None if as_of_ms is None else to_instant(as_of_ms * 1000), error=error)

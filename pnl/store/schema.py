@@ -1,8 +1,61 @@
 """The tables, version by version; money is in integer micro-dollars, counts in hundredths of a contract."""
 
+import zlib
+from dataclasses import dataclass
+
 from pnl.records import MONEY_FIELDS
 
 BAR_PARTS = ("open", "high", "low", "close", "sum")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordTable:
+    """A table of records: what a record says, by column, and how many of the first columns identify it."""
+
+    name: str
+    columns: tuple[str, ...]
+    key_columns: int = 1
+
+
+FILLS = RecordTable(
+    "kalshi_trades",
+    ("fill_id", "timestamp", "ticker", "side", "count_centis", "yes_price_micros", "fee_micros", "is_taker"),
+)
+SETTLEMENTS = RecordTable(
+    "kalshi_settlements",
+    (
+        *("ticker", "event_ticker", "result", "yes_count_centis", "yes_cost_micros"),
+        *("no_count_centis", "no_cost_micros", "revenue_micros", "fee_micros", "value_micros", "settled_at"),
+    ),
+)
+COSTS = RecordTable(
+    "anthropic_costs",
+    ("source", "day", "line", "item", "amount_usd", "amount_micros", "is_estimate"),
+    key_columns=2,  # a day comes whole
+)
+DEALS = RecordTable(
+    "john_revenue",
+    ("origin", "deal_id", "amount_micros", "fee_micros", "status", "closed_date", "updated_at", "description"),
+    key_columns=2,
+)
+RECORD_TABLES = (FILLS, SETTLEMENTS, COSTS, DEALS)
+
+
+def seal(*row: object) -> int:
+    """The check sum of one record's row; also a function in SQL."""
+    return zlib.crc32(repr(row).encode())
+
+
+FIRST_CHAIN = (
+    "INSERT INTO chain SELECT 1, 0, count(*), coalesce(sum(net_pnl_micros), 0), coalesce(max(timestamp), 0), "  # noqa: S608
+    + " + ".join(
+        f"(SELECT coalesce(sum(seal({', '.join(table.columns)})), 0) FROM {table.name})"  # noqa: S608
+        for table in RECORD_TABLES
+    )
+    + " FROM pnl_snapshots;"
+)
+"""What the chain is of all that was recorded before there was one."""
+
 
 MIGRATIONS = (
     f"""
@@ -98,6 +151,41 @@ MIGRATIONS = (
         as_of INTEGER  -- µs since the epoch of the last good answer
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE pnl_snapshots ADD COLUMN said TEXT NOT NULL DEFAULT '{}';  -- what was missing, odd or wrong, in words
+
+    CREATE TABLE superseded (
+        name TEXT NOT NULL,  -- the table that held the record
+        record TEXT NOT NULL,  -- its row as a JSON list, the moment it came last
+        replaced_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX superseded_when ON superseded (name, replaced_ms);
+
+    CREATE TABLE quarantine (
+        origin TEXT NOT NULL,
+        what TEXT NOT NULL,
+        key TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        raw TEXT NOT NULL,
+        first_ms INTEGER NOT NULL,
+        PRIMARY KEY (origin, what, key)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE chain (  -- one row: what must be found again at the next start
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        commits INTEGER NOT NULL,
+        snapshots INTEGER NOT NULL,
+        net_micros INTEGER NOT NULL,  -- the sum over all snapshots
+        newest INTEGER NOT NULL,  -- ms since the epoch
+        records INTEGER NOT NULL  -- the sum of the check sums of all records
+    ) STRICT;
+
+    CREATE TABLE damage (
+        found_ms INTEGER PRIMARY KEY,
+        what TEXT NOT NULL
+    ) STRICT;
+    """
+    + FIRST_CHAIN,
 )
 
 SNAPSHOT_COLUMNS = (
@@ -109,4 +197,5 @@ SNAPSHOT_COLUMNS = (
     "as_of",
     "complete",
     "sources",
+    "said",
 )

@@ -1,15 +1,18 @@
-"""What is written in one transaction, the minute rollup included, and what is read back at the start."""
+"""What is written in one transaction, and what is read back at the start."""
 
 import json
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from datetime import datetime
-from itertools import groupby, pairwise
+from functools import partial
+from itertools import groupby
 from typing import Any
 
-from pnl.records import MONEY_FIELDS, Batch, CostDay, Deal, Fill, Known, Mark, Settlement, Snapshot
+from pnl.errors import Damaged
+from pnl.records import Batch, CostDay, Deal, Fill, Known, Mark, Refused, Settlement, Snapshot
+from pnl.store.minutes import MINUTE_MS, upsert, write_snapshots
 from pnl.store.rows import (
     cost_rows,
     deal_row,
@@ -25,9 +28,9 @@ from pnl.store.rows import (
     to_settlement,
     to_us,
 )
-from pnl.store.schema import BAR_PARTS, SNAPSHOT_COLUMNS
+from pnl.store.schema import COSTS, DEALS, FILLS, RECORD_TABLES, SETTLEMENTS, RecordTable, seal
 
-MINUTE_MS = 60_000
+SHOWN_FOR_MS = 7 * 24 * 60 * MINUTE_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """All that the store knows when it is opened."""
+    """All that the store knows when it is opened; `damage` is what was found lost not long ago, in words."""
 
     fills: tuple[Fill, ...]
     settlements: tuple[Settlement, ...]
@@ -50,115 +53,172 @@ class Recorded:
     cost_days: tuple[CostDay, ...]
     deals: tuple[Deal, ...]
     sources: Mapping[str, tuple[Known, datetime | None]]
+    refused: Mapping[str, tuple[Refused, ...]] = field(default_factory=dict)
+    damage: tuple[str, ...] = ()
 
 
-def write(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
-    """Write changes inside the open transaction, in order."""
-    received_ms = time.time_ns() // 1_000_000
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What all commits together hold, so that what is gone is noticed: see `damage.py`."""
+
+    commits: int
+    snapshots: int
+    net_micros: int
+    newest: int
+    records: int
+
+
+def read_chain(connection: sqlite3.Connection) -> Chain:
+    """The chain as the last commit left it."""
+    return Chain(*connection.execute("SELECT commits, snapshots, net_micros, newest, records FROM chain").fetchone())
+
+
+def write(connection: sqlite3.Connection, changes: Sequence[Change], *, broken: Container[str] = ()) -> Chain:
+    """Write changes inside the open transaction, in order.
+
+    Args:
+        connection: The writing one.
+        changes: What to write.
+        broken: Origins of which something could not be held: they do not move on, so that it comes again.
+
+    Returns:
+        The chain that includes them.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    chain = read_chain(connection)
+    sealed = chain.records
     for change in changes:
-        _write_records(connection, change, received_ms)
-        if change.origin:
-            _write_source_state(connection, change)
-    _write_snapshots(connection, [change.snapshot for change in changes if change.snapshot is not None])
+        sealed += _write_records(connection, change, now_ms)
+        if change.origin and change.origin not in broken:
+            _write_source(connection, change, now_ms)
+    snapshots = [snapshot_row(change.snapshot) for change in changes if change.snapshot is not None]
+    added, net, newest = write_snapshots(connection, snapshots)
+    chain = Chain(chain.commits + 1, chain.snapshots + added, chain.net_micros + net, max(chain.newest, newest), sealed)
+    write_chain(connection, chain)
+    return chain
 
 
-def _write_records(connection: sqlite3.Connection, change: Change, received_ms: int) -> None:
-    batch = change.batch
-    connection.executemany(_upsert("kalshi_trades", 10), [(*fill_row(fill), received_ms) for fill in batch.fills])
-    connection.executemany(
-        _upsert("kalshi_settlements", 12), [(*settlement_row(row), received_ms) for row in batch.settlements]
+def write_chain(connection: sqlite3.Connection, chain: Chain) -> None:
+    """Make it the chain of all that the open transaction leaves."""
+    connection.execute(
+        "UPDATE chain SET commits = ?, snapshots = ?, net_micros = ?, newest = ?, records = ?", astuple(chain)
     )
-    tickers = {fill.ticker for fill in batch.fills} | {row.ticker for row in batch.settlements}
+
+
+def _write_records(connection: sqlite3.Connection, change: Change, now_ms: int) -> int:
+    """Write the records of a change; returns by how much their check sum grew."""
+    batch = change.batch
+    put = partial(_put, connection, now_ms=now_ms)
+    grown = sum(put(FILLS, row[:1], [row]) for row in map(fill_row, batch.fills))
+    grown += sum(put(SETTLEMENTS, row[:1], [row]) for row in map(settlement_row, batch.settlements))
+    _settle(connection, {fill.ticker for fill in batch.fills} | {row.ticker for row in batch.settlements})
+    connection.executemany(upsert("kalshi_marks", 5), [mark_row(mark) for mark in batch.marks])
+    grown += sum(put(COSTS, (day.source, f"{day.day}"), list(cost_rows(day))) for day in batch.cost_days)
+    deals = [deal_row(deal) for deal in batch.deals]
+    if batch.holds_all_deals:
+        return grown + put(DEALS, (change.origin,), deals)
+    return grown + sum(put(DEALS, row[:2], [row]) for row in deals)
+
+
+def _put(
+    connection: sqlite3.Connection,
+    table: RecordTable,
+    key: Sequence[object],
+    rows: Sequence[tuple[Any, ...]],
+    *,
+    now_ms: int,
+) -> int:
+    """Put rows in the place of all that have this key; what they replace is kept, for what was known at a past time."""
+    is_key = " AND ".join(f"{column} = ?" for column in table.columns[: len(key)])
+    columns = ", ".join(table.columns)
+    old = connection.execute(f"SELECT {columns}, received_ms FROM {table.name} WHERE {is_key}", key).fetchall()  # noqa: S608
+    wanted = set(rows)
+    gone = [row for row in old if row[:-1] not in wanted]
+    if old and not gone and len(old) == len(rows):
+        return 0
+    if old:
+        connection.execute(f"DELETE FROM {table.name} WHERE {is_key}", key)  # noqa: S608
+    connection.executemany(
+        "INSERT INTO superseded VALUES (?, ?, ?)", [(table.name, json.dumps(row), now_ms) for row in gone]
+    )
+    connection.executemany(insert_of(table), [(*row, now_ms) for row in rows])
+    return sum(seal(*row) for row in rows) - sum(seal(*row[:-1]) for row in old)
+
+
+def insert_of(table: RecordTable) -> str:
+    """The statement that writes one record: its columns, and when it came."""
+    names, values = [*table.columns, "received_ms"], ["?"] * (len(table.columns) + 1)
+    if table is FILLS:
+        names, values = [*names, "status"], [*values, "'open'"]
+    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join(values)})"  # noqa: S608
+
+
+def _settle(connection: sqlite3.Connection, tickers: Iterable[str]) -> None:
     connection.executemany(
         "UPDATE kalshi_trades SET status = 'settled' WHERE ticker = ? AND status = 'open' "
         "AND EXISTS (SELECT 1 FROM kalshi_settlements WHERE ticker = ?)",
         [(ticker, ticker) for ticker in tickers],
     )
-    connection.executemany(_upsert("kalshi_marks", 5), [mark_row(mark) for mark in batch.marks])
-    for day in batch.cost_days:
-        connection.execute("DELETE FROM anthropic_costs WHERE source = ? AND day = ?", (day.source, f"{day.day}"))
-        connection.executemany(
-            "INSERT INTO anthropic_costs (source, day, line, item, amount_usd, amount_micros, is_estimate, received_ms)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [(*row, received_ms) for row in cost_rows(day)],
-        )
-    if batch.holds_all_deals:
-        connection.execute("DELETE FROM john_revenue WHERE origin = ?", (change.origin,))
-    connection.executemany(_upsert("john_revenue", 9), [(*deal_row(deal), received_ms) for deal in batch.deals])
 
 
-def _write_source_state(connection: sqlite3.Connection, change: Change) -> None:
+def _write_source(connection: sqlite3.Connection, change: Change, now_ms: int) -> None:
+    """Where a source goes on, and which of its rows are set aside."""
+    batch = change.batch
     as_of = None if change.as_of is None else to_us(change.as_of)
     connection.execute(
         "INSERT INTO source_state VALUES (?, ?, ?) ON CONFLICT (origin) "
         "DO UPDATE SET cursors = excluded.cursors, as_of = coalesce(excluded.as_of, as_of)",
-        (change.origin, json.dumps(dict(change.batch.cursors)), as_of),
+        (change.origin, json.dumps(dict(batch.cursors)), as_of),
+    )
+    still = {(row.what, row.key) for row in batch.refused}
+    set_aside = connection.execute("SELECT what, key FROM quarantine WHERE origin = ?", (change.origin,)).fetchall()
+    good_again = [row for row in set_aside if row[0] in batch.reread and row not in still]
+    connection.executemany(
+        "DELETE FROM quarantine WHERE origin = ? AND what = ? AND key = ?",
+        [(change.origin, *row) for row in good_again],
+    )
+    connection.executemany(
+        "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (origin, what, key) "
+        "DO UPDATE SET reason = excluded.reason, raw = excluded.raw",
+        [(change.origin, row.what, row.key, row.reason, row.raw, now_ms) for row in batch.refused],
     )
 
 
-def _write_snapshots(connection: sqlite3.Connection, snapshots: Sequence[Snapshot]) -> None:
-    rows = [snapshot_row(snapshot) for snapshot in snapshots]
-    if not rows:
-        return
-    newest = connection.execute("SELECT max(timestamp) FROM pnl_snapshots").fetchone()[0]
-    connection.executemany(_upsert("pnl_snapshots", len(SNAPSHOT_COLUMNS)), rows)
-    instants = [-1 if newest is None else newest, *(row[0] for row in rows)]
-    in_order = all(earlier < later for earlier, later in pairwise(instants))
-    if in_order:
-        bars = [_roll_up(minute, list(some)) for minute, some in groupby(rows, key=lambda row: row[0] // MINUTE_MS)]
-        connection.executemany(MERGE_BARS, bars)
-    else:  # the clock went back: such minutes are rolled up anew from their rows
-        for minute in {row[0] // MINUTE_MS for row in rows}:
-            connection.execute(_upsert("pnl_1m", 2 + len(MONEY_FIELDS) * len(BAR_PARTS)), _bar_anew(connection, minute))
-
-
-def _roll_up(minute: int, rows: Sequence[Sequence[Any]]) -> tuple[int, ...]:
-    """One bar of a minute from its snapshot rows in order of time."""
-    columns = list(zip(*rows, strict=True))[1 : 1 + len(MONEY_FIELDS)]
-    parts = (part for c in columns for part in (c[0], max(c), min(c), c[-1], sum(c)))
-    return (minute, len(rows), *parts)
-
-
-def _bar_anew(connection: sqlite3.Connection, minute: int) -> tuple[int, ...]:
-    query = f"SELECT {', '.join(SNAPSHOT_COLUMNS)} FROM pnl_snapshots WHERE timestamp >= ? AND timestamp < ? ORDER BY 1"  # noqa: S608
-    return _roll_up(minute, connection.execute(query, (minute * MINUTE_MS, (minute + 1) * MINUTE_MS)).fetchall())
-
-
-def _merge_part(name: str, part: str) -> str:
-    column = f"{name}_{part}"
-    merged = {
-        "open": column,
-        "high": f"max({column}, excluded.{column})",
-        "low": f"min({column}, excluded.{column})",
-        "close": f"excluded.{column}",
-        "sum": f"{column} + excluded.{column}",
-    }
-    return f"{column} = {merged[part]}"
-
-
-def _upsert(table: str, columns: int) -> str:
-    return f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * columns)})"  # noqa: S608
-
-
-MERGE_BARS = (
-    f"INSERT INTO pnl_1m VALUES ({', '.join('?' * (2 + len(MONEY_FIELDS) * len(BAR_PARTS)))}) "  # noqa: S608
-    "ON CONFLICT (minute) DO UPDATE SET snapshots = snapshots + excluded.snapshots, "
-    + ", ".join(_merge_part(name, part) for name in MONEY_FIELDS for part in BAR_PARTS)
-)
-
-
 def load(connection: sqlite3.Connection) -> Recorded:
-    """Read all records back."""
+    """Read all records back.
+
+    Raises:
+        Damaged: They are not the ones that were written.
+    """
+    fills, settlements, costs, deals = found = [_all(connection, table) for table in RECORD_TABLES]
+    if sum(seal(*row) for rows in found for row in rows) != read_chain(connection).records:
+        raise Damaged("records differ from what was written")
     rows = connection.execute
-    costs = rows("SELECT source, day, item, amount_usd, is_estimate FROM anthropic_costs ORDER BY source, day, line")
     return Recorded(
-        fills=tuple(to_fill(row) for row in rows("SELECT * FROM kalshi_trades")),
-        settlements=tuple(to_settlement(row) for row in rows("SELECT * FROM kalshi_settlements")),
+        fills=tuple(map(to_fill, fills)),
+        settlements=tuple(map(to_settlement, settlements)),
         marks=tuple(to_mark(row) for row in rows("SELECT * FROM kalshi_marks")),
         cost_days=tuple(to_cost_day(key, lines) for key, lines in groupby(costs, key=lambda row: row[:2])),
-        deals=tuple(to_deal(row) for row in rows("SELECT * FROM john_revenue")),
+        deals=tuple(map(to_deal, deals)),
         sources={
             origin: (Known(json.loads(cursors)), None if as_of is None else to_instant(as_of))
             for origin, cursors, as_of in rows("SELECT origin, cursors, as_of FROM source_state")
         },
+        refused=_set_aside(connection),
+        damage=tuple(what for (what,) in rows("SELECT what FROM damage WHERE found_ms > ?", (_ago_ms(SHOWN_FOR_MS),))),
     )
+
+
+def _all(connection: sqlite3.Connection, table: RecordTable) -> list[tuple[Any, ...]]:
+    columns = ", ".join(table.columns)
+    order = " ORDER BY 1, 2, 3" if table is COSTS else ""
+    return connection.execute(f"SELECT {columns} FROM {table.name}{order}").fetchall()  # noqa: S608
+
+
+def _set_aside(connection: sqlite3.Connection) -> dict[str, tuple[Refused, ...]]:
+    rows = connection.execute("SELECT origin, what, key, reason, raw FROM quarantine ORDER BY origin, first_ms")
+    return {origin: tuple(Refused(*row[1:]) for row in some) for origin, some in groupby(rows, key=lambda row: row[0])}
+
+
+def _ago_ms(ms: int) -> int:
+    return time.time_ns() // 1_000_000 - ms

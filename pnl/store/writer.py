@@ -19,18 +19,24 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from pnl.config import private_folder
-from pnl.errors import StoreError, StoreHeld
+from pnl.errors import Damaged, StoreError, StoreHeld, StoreReadOnly
 from pnl.records import MONEY_FIELDS
-from pnl.store.schema import MIGRATIONS
-from pnl.store.tables import Change, Recorded, load, write
+from pnl.store.beside import FILE, Kind, check_kind, known_version, reader
+from pnl.store.damage import Seal, check, is_damage, lost, salvage, set_aside
+from pnl.store.schema import MIGRATIONS, seal
+from pnl.store.tables import Change, Recorded, load, read_chain, write
 
-FILE = "pnl.db"
 LOCK_FILE = "pnl.lock"
+SEAL_FILE = "pnl.seal"
+MOST_WAITING = 10_000
+
+type Waiting = tuple[Change, Future[None]]
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +48,7 @@ class Store:
         self,
         folder: Path,
         *,
-        kind: Literal["real", "simulated"],
+        kind: Kind,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         commit_rows: int = 100,
         commit_ms: int = 100,
@@ -52,7 +58,8 @@ class Store:
         self._synchronous = synchronous
         self._commit_rows = commit_rows
         self._commit_s = commit_ms / 1000
-        self._queue: queue.SimpleQueue[tuple[Change, Future[None]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._broken: set[str] = set()
         self._thread: threading.Thread | None = None
         self._lock: int | None = None
         self._opened: Future[Recorded] = Future()
@@ -111,35 +118,40 @@ class Store:
         return (await asyncio.to_thread(self._read, query, limit))[::-1]
 
     def _read(self, query: str, *values: object) -> list[Any]:
-        with closing(_reader(self.path)) as reader:  # the writer's own library
-            return reader.execute(query, values).fetchall()
+        with closing(reader(self.path)) as connection:  # the writer's own library
+            return connection.execute(query, values).fetchall()
 
     # What follows runs in the writer's thread.
 
     def _run(self) -> None:
-        try:
-            connection, recorded = _open(self.path, self._kind, self._synchronous)
-        except StoreError as error:
-            self._opened.set_exception(error)
-            return
-        with closing(connection):
+        with ExitStack() as opened:
+            try:
+                beside = opened.enter_context(Seal(self._folder / SEAL_FILE))
+                connection, recorded = _open(self.path, self._kind, self._synchronous, beside)
+            except StoreError as error:
+                self._opened.set_exception(error)
+                return
+            except Exception as error:  # who waits for the store must hear of it, whatever it was
+                log.exception("%s cannot be opened", self.path)
+                self._opened.set_exception(_unusable(self.path, error))
+                return
+            opened.enter_context(closing(connection))
             self._opened.set_result(recorded)
-            self._write_until_stopped(connection)
+            self._write_until_stopped(connection, beside)
             with suppress(sqlite3.Error):  # only upkeep: a full disk must not make closing fail
                 connection.execute("PRAGMA analysis_limit = 1000")
                 connection.execute("ANALYZE")
                 connection.execute("PRAGMA optimize")
 
-    def _write_until_stopped(self, connection: sqlite3.Connection) -> None:
-        waiting: list[tuple[Change, Future[None]]] = []
+    def _write_until_stopped(self, connection: sqlite3.Connection, beside: Seal) -> None:
+        waiting: list[Waiting] = []
         committed_at = -self._commit_s
         while self._gather(waiting, until=committed_at + self._commit_s):
-            if self._commit(connection, waiting):
-                waiting = []
+            waiting = self._commit(connection, beside, waiting)
             committed_at = time.monotonic()
-        self._commit(connection, waiting)
+        self._commit(connection, beside, waiting)
 
-    def _gather(self, waiting: list[tuple[Change, Future[None]]], until: float) -> bool:
+    def _gather(self, waiting: list[Waiting], until: float) -> bool:
         """Wait for a change, then for more until the next commit is due; False once the store is closing."""
         timeout = None
         while len(waiting) < self._commit_rows or timeout is None:
@@ -154,29 +166,48 @@ class Store:
             timeout = max(0.0, until - time.monotonic())
         return True
 
-    def _commit(self, connection: sqlite3.Connection, waiting: Sequence[tuple[Change, Future[None]]]) -> bool:
+    def _commit(self, connection: sqlite3.Connection, beside: Seal, waiting: list[Waiting]) -> list[Waiting]:
+        """Write what waits; returns what goes on waiting, for a disk with space or a lock that is let go."""
         try:
-            with connection:
-                connection.execute("BEGIN IMMEDIATE")
-                write(connection, [change for change, _ in waiting])
-        except sqlite3.Error as error:
-            self._refuse(waiting, error)
-            return False
+            self._write(connection, beside, waiting)
         except Exception as error:  # whatever it was, who waits must hear of it and the thread must live on
+            if isinstance(error, sqlite3.OperationalError) or is_damage(error):
+                self._tell(waiting, error, "what waits is kept and written later")
+                return _at_most(waiting, MOST_WAITING)
+            if len(waiting) > 1:  # one of them cannot be held; the others must not wait for it
+                return [left for one in waiting for left in self._commit(connection, beside, [one])]
             log.exception("a change cannot be written")
-            self._refuse(waiting, error)
-            return False
+            self._broken.update(change.origin for change, _ in waiting)
+            self._tell(waiting, error, "it is left out, and its source read again from there at the next start")
+        return []
+
+    def _write(self, connection: sqlite3.Connection, beside: Seal, waiting: Sequence[Waiting]) -> None:
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            chain = write(connection, [change for change, _ in waiting], broken=self._broken)
+        beside.write(chain)
         for _, done in waiting:
             if not done.done():
                 done.set_result(None)
-        return True
 
-    def _refuse(self, waiting: Sequence[tuple[Change, Future[None]]], error: Exception) -> None:
+    def _tell(self, waiting: Sequence[Waiting], error: Exception, then: str) -> None:
         for _, done in waiting:
             if not done.done():
-                done.set_exception(
-                    StoreError(f"{self.path} cannot be written: {error}; what waits is kept and written later")
-                )
+                done.set_exception(StoreError(f"{self.path} cannot be written: {error}; {then}"))
+
+
+def _at_most(waiting: list[Waiting], most: int) -> list[Waiting]:
+    """Let go of the oldest snapshots of a queue that grows too long, never of a record."""
+    excess = len(waiting) - most
+    if excess <= 0:
+        return waiting
+    log.error("the disk cannot be written for long: the oldest %s snapshots that wait are let go", excess)
+    records = [(replace(change, snapshot=None), done) for change, done in waiting[:excess] if change.origin]
+    return records + waiting[excess:]
+
+
+def _unusable(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"{path} cannot be opened: {error}; is its folder on a disk with space, and yours?")
 
 
 def hold(path: Path) -> int:
@@ -184,73 +215,89 @@ def hold(path: Path) -> int:
 
     Raises:
         StoreHeld: Another process has it.
+        StoreReadOnly: Nothing can be written there.
     """
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreReadOnly(
+            f"the data folder {path.parent} cannot be written ({error.strerror}); make it writable, or set PNL_DATA_DIR"
+        ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         holder = os.read(lock, 100).decode("ascii", "replace").strip() or "another process"
         os.close(lock)
         raise StoreHeld(
-            f"the data folder {path.parent} is in use by {holder}; stop it, or set PNL_DATA_DIR to another folder"
+            f"the data folder {path.parent} is in use by {holder}; stop it, or set PNL_DATA_DIR to another folder",
+            holder,
         ) from None
     os.ftruncate(lock, 0)
     os.write(lock, f"process {os.getpid()}".encode())
     return lock
 
 
-def _open(path: Path, kind: str, synchronous: str) -> tuple[sqlite3.Connection, Recorded]:
-    """The writing connection, and what is recorded; a StoreError whatever is wrong with the file."""
+def _open(path: Path, kind: Kind, synchronous: str, beside: Seal) -> tuple[sqlite3.Connection, Recorded]:
+    """The writing connection, and what is recorded; a file that is broken is set aside, and saved what can be.
+
+    Raises:
+        StoreError: Whatever else is wrong with the file.
+    """
+    try:
+        try:
+            connection = _open_whole(path, kind, synchronous, beside.read())
+        except Damaged as damage:
+            connection = _rebuild(path, kind, synchronous, beside.read(), damage)
+        beside.write(read_chain(connection))
+        return connection, load(connection)
+    except sqlite3.Error as error:
+        raise _unusable(path, error) from error
+
+
+def _open_whole(path: Path, kind: Kind, synchronous: str, sealed: tuple[int, int]) -> sqlite3.Connection:
     with ExitStack() as opened:
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # before SQLite holds it: close() drops its locks
-            version = _known_version(path)
-            connection = opened.enter_context(closing(sqlite3.connect(path, isolation_level=None)))
-            _tune(connection, synchronous)
-            _migrate(connection, version)
+            version = known_version(path)
+            if version == 0 and sealed[0]:
+                raise Damaged("it is empty")
+            connection = opened.enter_context(closing(_connect(path, synchronous)))
+            _migrate(connection, path, version)
             _keep_apart(connection, path, kind)
-            recorded = load(connection)
-        except StoreError:
+            check(connection, path)
+            load(connection)
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                raise Damaged(str(error)) from error
             raise
-        except Exception as error:
-            raise StoreError(
-                f"{path} cannot be opened: {error}; move it aside to start anew from the sources"
-            ) from error
+        if what := lost(read_chain(connection), sealed):
+            _note_damage(connection, f"{path.name}: {what}")
         opened.pop_all()
-    return connection, recorded
+    return connection
 
 
-def read_beside(folder: Path, kind: Literal["real", "simulated"]) -> Recorded:
-    """What another process has recorded in a folder so far; changes nothing there.
-
-    Raises:
-        StoreError: It cannot be read, or holds numbers of the other kind.
-    """
-    path = folder / FILE
-    try:
-        _known_version(path)
-        with closing(_reader(path)) as reader:
-            reader.execute("BEGIN")  # one instant for all tables
-            _check_kind(reader, path, kind)
-            return load(reader)
-    except sqlite3.Error as error:
-        raise StoreError(f"{path} cannot be read: {error}") from error
+def _rebuild(path: Path, kind: Kind, synchronous: str, sealed: tuple[int, int], damage: Damaged) -> sqlite3.Connection:
+    """A new file with all that can be saved of a damaged one, which is kept."""
+    aside = set_aside(path)
+    log.error("%s is damaged (%s) and kept as %s", path, damage, aside.name)
+    connection = _open_whole(path, kind, synchronous, (0, 0))
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        saved = salvage(aside, connection, sealed)
+    _note_damage(connection, f"{path.name} was damaged ({damage}) and is kept as {aside.name}; {saved}.")
+    return connection
 
 
-def _reader(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+def _note_damage(connection: sqlite3.Connection, what: str) -> None:
+    log.error("%s", what)
+    connection.execute("INSERT OR REPLACE INTO damage VALUES (?, ?)", (time.time_ns() // 1_000_000, what))
 
 
-def _known_version(path: Path) -> int:
-    """The file's schema version, read without a change to any byte of it."""
-    with closing(_reader(path)) as reader:
-        version: int = reader.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(MIGRATIONS):
-        raise StoreError(
-            f"{path} was written by a newer version of pnl (schema {version}, this one knows {len(MIGRATIONS)}); "
-            "it was left untouched. Install that version, or set PNL_DATA_DIR to another folder"
-        )
-    return version
+def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.create_function("seal", -1, seal, deterministic=True)
+    _tune(connection, synchronous)
+    return connection
 
 
 def _tune(connection: sqlite3.Connection, synchronous: str) -> None:
@@ -262,20 +309,25 @@ def _tune(connection: sqlite3.Connection, synchronous: str) -> None:
     connection.execute("PRAGMA mmap_size = 0")
 
 
-def _migrate(connection: sqlite3.Connection, version: int) -> None:
+def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
+    """Bring the file to this version, each step whole or not at all; what it was before is kept beside it."""
+    if 0 < version < len(MIGRATIONS):
+        _back_up(connection, path.with_name(f"{path.stem}-v{version}{path.suffix}"))
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
 
 
-def _keep_apart(connection: sqlite3.Connection, path: Path, kind: str) -> None:
+def _back_up(connection: sqlite3.Connection, copy: Path) -> None:
+    """Copy the database through SQLite: a plain copy would miss its log, and drop its locks."""
+    unfinished = copy.with_name(copy.name + ".part")
+    unfinished.unlink(missing_ok=True)
+    os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT, 0o600))
+    with closing(sqlite3.connect(unfinished)) as target:
+        connection.backup(target)
+    unfinished.replace(copy)
+
+
+def _keep_apart(connection: sqlite3.Connection, path: Path, kind: Kind) -> None:
     """Simulated and real numbers never share a data folder; the first one decides which it holds."""
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('kind', ?)", (kind,))
-    _check_kind(connection, path, kind)
-
-
-def _check_kind(connection: sqlite3.Connection, path: Path, kind: str) -> None:
-    found = connection.execute("SELECT value FROM meta WHERE key = 'kind'").fetchone()[0]
-    if found != kind:
-        raise StoreError(
-            f"{path.parent} holds {found} numbers, and the sources are {kind} now; set PNL_DATA_DIR to another folder"
-        )
+    check_kind(connection, path, kind)

@@ -1,0 +1,85 @@
+"""Snapshots and the minutes they are rolled up into, in the same transaction."""
+
+import sqlite3
+from collections.abc import Sequence
+from itertools import groupby, pairwise
+from typing import Any
+
+from pnl.records import MONEY_FIELDS
+from pnl.store.schema import BAR_PARTS, SNAPSHOT_COLUMNS
+
+MINUTE_MS = 60_000
+
+
+def write_snapshots(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> tuple[int, int, int]:
+    """Write rows of snapshots and their minutes.
+
+    Returns:
+        By how many rows and micro-dollars of net P&L there are more, and the newest row's instant in ms.
+    """
+    if not rows:
+        return 0, 0, 0
+    newest = connection.execute("SELECT max(timestamp) FROM pnl_snapshots").fetchone()[0]
+    instants = [-1 if newest is None else newest, *(row[0] for row in rows)]
+    if all(earlier < later for earlier, later in pairwise(instants)):
+        connection.executemany(upsert("pnl_snapshots", len(SNAPSHOT_COLUMNS)), rows)
+        bars = [_roll_up(minute, list(some)) for minute, some in groupby(rows, key=lambda row: row[0] // MINUTE_MS)]
+        connection.executemany(MERGE_BARS, bars)
+        return len(rows), sum(row[1] for row in rows), rows[-1][0]
+    return _write_out_of_order(connection, rows)
+
+
+def _write_out_of_order(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> tuple[int, int, int]:
+    """The clock went back: a row may replace one, and the minutes are rolled up anew from their rows."""
+    minutes = {row[0] // MINUTE_MS for row in rows}
+    before = [_counted(connection, minute) for minute in minutes]
+    connection.executemany(upsert("pnl_snapshots", len(SNAPSHOT_COLUMNS)), rows)
+    for minute in minutes:
+        connection.execute(upsert("pnl_1m", 2 + len(MONEY_FIELDS) * len(BAR_PARTS)), _bar_anew(connection, minute))
+    after = [_counted(connection, minute) for minute in minutes]
+    added, net = (sum(c) - sum(b) for b, c in zip(zip(*before, strict=True), zip(*after, strict=True), strict=True))
+    return added, net, max(row[0] for row in rows)
+
+
+def _counted(connection: sqlite3.Connection, minute: int) -> tuple[int, int]:
+    query = (
+        "SELECT count(*), coalesce(sum(net_pnl_micros), 0) FROM pnl_snapshots WHERE timestamp >= ? AND timestamp < ?"
+    )
+    count, net = connection.execute(query, (minute * MINUTE_MS, (minute + 1) * MINUTE_MS)).fetchone()
+    return count, net
+
+
+def _roll_up(minute: int, rows: Sequence[Sequence[Any]]) -> tuple[int, ...]:
+    """One bar of a minute from its snapshot rows in order of time."""
+    columns = list(zip(*rows, strict=True))[1 : 1 + len(MONEY_FIELDS)]
+    parts = (part for c in columns for part in (c[0], max(c), min(c), c[-1], sum(c)))
+    return (minute, len(rows), *parts)
+
+
+def _bar_anew(connection: sqlite3.Connection, minute: int) -> tuple[int, ...]:
+    query = f"SELECT {', '.join(SNAPSHOT_COLUMNS)} FROM pnl_snapshots WHERE timestamp >= ? AND timestamp < ? ORDER BY 1"  # noqa: S608
+    return _roll_up(minute, connection.execute(query, (minute * MINUTE_MS, (minute + 1) * MINUTE_MS)).fetchall())
+
+
+def _merge_part(name: str, part: str) -> str:
+    column = f"{name}_{part}"
+    merged = {
+        "open": column,
+        "high": f"max({column}, excluded.{column})",
+        "low": f"min({column}, excluded.{column})",
+        "close": f"excluded.{column}",
+        "sum": f"{column} + excluded.{column}",
+    }
+    return f"{column} = {merged[part]}"
+
+
+def upsert(table: str, columns: int) -> str:
+    """A statement that writes a row of so many columns, in the place of one with its key."""
+    return f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * columns)})"  # noqa: S608
+
+
+MERGE_BARS = (
+    f"INSERT INTO pnl_1m VALUES ({', '.join('?' * (2 + len(MONEY_FIELDS) * len(BAR_PARTS)))}) "  # noqa: S608
+    "ON CONFLICT (minute) DO UPDATE SET snapshots = snapshots + excluded.snapshots, "
+    + ", ".join(_merge_part(name, part) for name in MONEY_FIELDS for part in BAR_PARTS)
+)
