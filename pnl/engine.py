@@ -6,18 +6,20 @@ from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from pnl.config import Settings
-from pnl.errors import ConfigError
+from pnl.errors import ConfigError, StoreError, StoreHeld, StoreReadOnly
+from pnl.follower import Follower
 from pnl.model import PnLModel
 from pnl.records import Snapshot, State
 from pnl.sources import open_sources
 from pnl.sources.transport import OnAnswer, Transport
-from pnl.store import Change, Recorded, Store, read_beside
+from pnl.store import Beside, Change, Kind, Recorded, Store, read_beside
 
 SLOWEST_COMMIT_S = 0.25
 LATE_S = 4.0
+FOLLOW_S = 0.5
 POLLS_UNTIL_LATE = 2
 
 log = logging.getLogger(__name__)
@@ -27,14 +29,20 @@ class Engine:
     """One running `pnl`: sources, store and model; opened and closed with `async with`.
 
     With `records=False` it reads what is recorded and writes nothing: for a look beside the process that writes.
+    With `follows=True` it does not mind another process that writes: it shows what that one records, and takes its
+    place as soon as it is gone.
     Whoever wants to show the numbers watches `engine.model.param.snapshot`: it changes once they are committed.
     """
 
     is_demo = False
 
-    def __init__(self, settings: Settings, *, records: bool = True, on_answer: OnAnswer | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, records: bool = True, follows: bool = False, on_answer: OnAnswer | None = None
+    ) -> None:
         self.settings = settings
         self._records = records
+        self._follows = follows
+        self._holder: str | None = None
         self.model = PnLModel(mark=settings.kalshi_mark)
         self.store = _store(settings)
         self._on_answer = on_answer
@@ -67,22 +75,70 @@ class Engine:
                 "no source is configured: set PNL_KALSHI_KEY_ID and PNL_KALSHI_PRIVATE_KEY_PATH, "
                 "PNL_ANTHROPIC_ADMIN_KEY or PNL_JOHN_URL (the README tells how); `panel serve app/` shows a demo"
             )
-        transport = await self.resources.enter_async_context(Transport(on_answer=self._on_answer))
+        transport = Transport(
+            on_answer=self._on_answer,
+            breaker_failures=self.settings.breaker_failures,
+            breaker_s=self.settings.breaker_s,
+        )
+        await self.resources.enter_async_context(transport)
         sources, others = open_sources(self.settings, transport)
         self.model.read_from(sources, others).restore(await self._open_store())
         if any(reading.state is State.STALE for reading in self.model.readings.values()):
             self.model.show(self.model.put_together())  # what is on disk stands before the first poll ends
 
     async def _open_store(self) -> Recorded:
+        """Become the process that records; else read what there is."""
         if not self._records:
-            return await asyncio.to_thread(read_beside, self.settings.data_dir, _kind(self.settings))
+            return await self._read_beside()
         self.store = _store(self.settings)
-        await self.resources.enter_async_context(self.store)
+        try:
+            await self.resources.enter_async_context(self.store)
+        except StoreHeld as held:
+            if not self._follows:
+                raise
+            self._holder = held.holder
+            return await self._read_beside()
+        except StoreReadOnly as error:
+            if not self._follows:
+                raise
+            log.warning("%s", error)
+            self._records = False
+            return await self._read_beside()
         return self.store.recorded
 
+    async def _read_beside(self) -> Recorded:
+        return await asyncio.to_thread(read_beside, self.settings.data_dir, _kind(self.settings))
+
     def start(self) -> None:
-        """Begin to poll, each source at its own pace, so that a slow one holds nobody up."""
-        self._tasks = [asyncio.create_task(self._poll(name), name=f"poll-{name}") for name in self.model.sources]
+        """Begin to poll, each source at its own pace, so that a slow one holds nobody up; or to follow who does."""
+        if self._holder is None:
+            self._tasks = [asyncio.create_task(self._poll(name), name=f"poll-{name}") for name in self.model.sources]
+        else:
+            self._tasks = [asyncio.create_task(self._follow(), name="follow")]
+
+    async def _follow(self) -> None:
+        """Show what another process records, and go on in its place once it lets go of the folder."""
+        with Beside(self.store.path, _kind(self.settings)) as beside:
+            follower = Follower(self.model, beside)
+            while not await self._takes_over():
+                try:
+                    await follower.catch_up(str(self._holder))
+                except StoreError as error:
+                    log.warning("%s", error)
+                await asyncio.sleep(FOLLOW_S)
+        self.start()
+
+    async def _takes_over(self) -> bool:
+        """Try to become the process that records."""
+        self._holder = None
+        try:
+            recorded = await self._open_store()
+        except StoreError as error:
+            log.warning("%s", error)
+            self._holder = "another process"
+        if self._holder is None:
+            self.model.restore(recorded)
+        return self._holder is None
 
     async def aclose(self) -> None:
         """Stop polling, write what waits, close everything."""
@@ -128,6 +184,9 @@ class Engine:
     async def _record(self, change: Change) -> None:
         """Commit a change, then show it; a commit that fails or takes long does not hold the page back."""
         snapshot = change.snapshot
+        if not self._records:
+            self._show(snapshot, is_recorded=False)
+            return
         if snapshot is not None and not snapshot.is_worth_recording:
             change = replace(change, snapshot=None)
         written = self.store.append(change)
@@ -136,9 +195,11 @@ class Engine:
         await asyncio.wait([done], timeout=SLOWEST_COMMIT_S)
         if trouble := _trouble(written):
             log.warning("not recorded yet: %s", trouble)
-            snapshot = None if snapshot is None else replace(snapshot, is_recorded=False)
+        self._show(snapshot, is_recorded=trouble is None)
+
+    def _show(self, snapshot: Snapshot | None, *, is_recorded: bool) -> None:
         if snapshot is not None:
-            self.model.show(snapshot)
+            self.model.show(replace(snapshot, is_recorded=is_recorded))
 
 
 def _trouble(written: Future[None]) -> str | None:
@@ -155,7 +216,7 @@ def _hear(done: asyncio.Future[None]) -> None:
         done.exception()
 
 
-def _kind(settings: Settings) -> Literal["real", "simulated"]:
+def _kind(settings: Settings) -> Kind:
     return "simulated" if settings.is_simulated else "real"
 
 

@@ -52,7 +52,7 @@ async def test_a_snapshot_is_on_disk_before_it_is_shown(tmp_path):
         found = []
 
         def look(event):
-            if not (event.new.is_waiting or event.new.is_empty):
+            if event.new.is_worth_recording and event.new.is_recorded:
                 shown_ms = int(event.new.taken_at.timestamp() * 1000)
                 found.append(
                     rows_of(engine.store.path.parent, f"SELECT 1 FROM pnl_snapshots WHERE timestamp = {shown_ms}")

@@ -22,8 +22,8 @@ class Demo(Engine):
 
 
 def engine_for(settings: Settings) -> Engine:
-    """The real thing when a source is configured, else the demo."""
-    return Engine(settings) if settings.has_source else Demo(settings)
+    """What a dashboard shows: the real thing when a source is configured, else the demo."""
+    return Engine(settings, follows=True) if settings.has_source else Demo(settings, follows=True)
 
 
 def demo_settings(settings: Settings, simulator: Simulator) -> Settings:
