@@ -1,17 +1,20 @@
 """Opens everything, runs the poll loop, closes everything in reverse; the only room that composes."""
 
 import asyncio
+import json
 import logging
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
+from pnl.cache import CURRENT, WARM_S, Cache, Cached
 from pnl.config import Settings
 from pnl.errors import ConfigError, StoreError, StoreHeld, StoreReadOnly
 from pnl.follower import Follower
-from pnl.model import PnLModel
+from pnl.model import PnLModel, as_json
 from pnl.records import Snapshot, State
 from pnl.sources import open_sources
 from pnl.sources.transport import OnAnswer, Transport
@@ -20,6 +23,7 @@ from pnl.store import Beside, Change, Kind, Recorded, Store, read_beside
 SLOWEST_COMMIT_S = 0.25
 LATE_S = 4.0
 FOLLOW_S = 0.5
+CACHE_FOLDER = "cache"
 POLLS_UNTIL_LATE = 2
 
 log = logging.getLogger(__name__)
@@ -45,6 +49,7 @@ class Engine:
         self._holder: str | None = None
         self.model = PnLModel(mark=settings.kalshi_mark)
         self.store = _store(settings)
+        self.cache = Cache(None)
         self._on_answer = on_answer
         self.resources = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
@@ -104,6 +109,7 @@ class Engine:
             log.warning("%s", error)
             self._records = False
             return await self._read_beside()
+        self.cache = await self.resources.enter_async_context(Cache(self.settings.data_dir / CACHE_FOLDER))
         return self.store.recorded
 
     async def _read_beside(self) -> Recorded:
@@ -175,11 +181,22 @@ class Engine:
         due = loop.time()
         while True:
             try:
-                await self._record(await self.model.pull(name))
+                await self._record(await self._pull(name, patience_s=poll_s * POLLS_UNTIL_LATE + 1))
             except Exception:
                 log.exception("a poll of %s could not be shown", name)  # the next one may, and must be tried
             due = max(due + poll_s, loop.time())  # a late poll is not made up for by a burst
             await asyncio.sleep(due - loop.time())
+
+    async def _pull(self, name: str, *, patience_s: float) -> Change:
+        """Poll a source; one that takes too long is shown as stale while it goes on."""
+        pull = asyncio.create_task(self.model.pull(name), name=f"pull-{name}")
+        try:
+            answered, _ = await asyncio.wait([pull], timeout=patience_s)
+            if not answered and (change := self.model.late(name, patience_s)) is not None:
+                await self._record(change)
+            return await pull
+        finally:
+            pull.cancel()
 
     async def _record(self, change: Change) -> None:
         """Commit a change, then show it; a commit that fails or takes long does not hold the page back."""
@@ -195,11 +212,33 @@ class Engine:
         await asyncio.wait([done], timeout=SLOWEST_COMMIT_S)
         if trouble := _trouble(written):
             log.warning("not recorded yet: %s", trouble)
+        self._refresh_cache(change, is_recorded=trouble is None)
         self._show(snapshot, is_recorded=trouble is None)
+
+    def _refresh_cache(self, change: Change, *, is_recorded: bool) -> None:
+        """Forget what a new record changes, and keep the snapshot that includes it once it is on disk."""
+        if change.batch.fills:
+            self.cache.on_fill(datetime.now(UTC))
+        if change.batch.cost_days:
+            self.cache.on_cost()
+        if change.snapshot is not None and is_recorded:
+            self.cache.warm(_as_bytes(change.snapshot))
+
+    async def current(self) -> Cached:
+        """The newest recorded snapshot as JSON, from memory, disk or the store, and how old it is."""
+        return await self.cache.get(CURRENT, self._read_current, ttl_s=WARM_S)
+
+    async def _read_current(self) -> bytes | None:
+        newest = await self.store.newest(self.model.readings)
+        return None if newest is None else _as_bytes(newest)
 
     def _show(self, snapshot: Snapshot | None, *, is_recorded: bool) -> None:
         if snapshot is not None:
             self.model.show(replace(snapshot, is_recorded=is_recorded))
+
+
+def _as_bytes(snapshot: Snapshot) -> bytes:
+    return json.dumps(as_json(snapshot, snapshot.taken_at)).encode()
 
 
 def _trouble(written: Future[None]) -> str | None:

@@ -184,6 +184,15 @@ class PnLModel(param.Parameterized):
         self.readings[name] = replace(before, state=state, error=error)
         return Change(self.put_together())
 
+    def late(self, name: str, after_s: float) -> Change | None:
+        """Note that a source takes long to answer; None when it was not fresh anyway."""
+        before = self.readings[name]
+        if before.state is not State.FRESH:
+            return None
+        error = f"{name}: no answer for {after_s:g} s; still waiting for it"
+        self.readings[name] = replace(before, state=State.STALE, error=error)
+        return Change(self.put_together())
+
     def _failed_state(self, name: str, as_of: datetime | None) -> State:
         lost = as_of is None or self._failures[name] > self.failures_until_down
         return State.DOWN if lost else State.STALE

@@ -1,19 +1,21 @@
 """Everything together on the simulated market: recorded before it is shown, and one failure alone."""
 
 import asyncio
+import json
 import sqlite3
 import sys
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
 from aiohttp import web
 
+from pnl.cache import CURRENT
 from pnl.config import load_settings
 from pnl.engine import Engine
 from pnl.errors import ConfigError, StoreHeld
-from pnl.records import State
+from pnl.records import Batch, Cost, CostDay, State
 from pnl.simulator import LivingMarket, RecordedAccount, Simulator
 from pnl.simulator.demo import Demo, demo_settings, engine_for
 from pnl.sources import source_classes
@@ -60,7 +62,7 @@ async def test_a_snapshot_is_on_disk_before_it_is_shown(tmp_path):
 
         engine.model.param.watch(look, "snapshot")
         engine.start()
-        await next_snapshot(engine.model, is_wanted=lambda snapshot: snapshot.complete)
+        await next_snapshot(engine.model, is_wanted=lambda snapshot: snapshot.complete and snapshot.is_recorded)
 
     assert found
     assert all(found)
@@ -119,6 +121,54 @@ async def test_one_source_that_hangs_holds_up_no_other(tmp_path):
     assert snapshot.trade_count > 0
     assert not snapshot.complete
     assert snapshot.is_waiting or not snapshot.knows("john")
+
+
+class Slow:
+    """A third party's source that answers once and then never again."""
+
+    name = origin = "slow"
+    poll_s = 0.1
+
+    def __init__(self):
+        self.polls = 0
+
+    async def poll(self, _known):
+        self.polls += 1
+        if self.polls > 1:
+            await asyncio.Event().wait()
+        day = date(2026, 11, 20)
+        return Batch(cost_days=(CostDay("slow", day, (Cost("slow", day, "all", Decimal(3)),)),))
+
+
+async def test_p8_a_source_that_never_answers_is_shown_as_stale(tmp_path):
+    """Whatever it waits for: its last value stands, with its age, and the page says so."""
+    async with simulated(tmp_path) as (_simulator, settings), Engine(settings) as engine:
+        engine.model.read_from([Slow()])
+        engine.start()
+        fresh = await next_snapshot(engine.model)
+        stale = await next_snapshot(engine.model)
+
+    assert (fresh.total_costs, fresh.complete) == (stale.total_costs, True) == (3, True)
+    (reading,) = stale.sources
+    assert reading.state is State.STALE
+    assert reading.error == "slow: no answer for 1.2 s; still waiting for it"
+
+
+async def test_p13_the_current_snapshot_is_cached_and_the_store_stands_behind_it(tmp_path):
+    """Warmed by each commit, dropped by a fill or a cost, and the same whichever level answers."""
+    async with simulated(tmp_path) as (_simulator, settings), Engine(settings) as engine:
+        told = []
+        engine.cache.subscribe(told.append)
+        engine.start()
+        shown = await next_snapshot(engine.model, is_wanted=lambda s: s.complete and s.is_recorded)
+        warmed = await engine.current()
+        engine.cache.drop(CURRENT)
+        read = await engine.current()
+
+    assert (warmed.level, read.level) == ("memory", "store")
+    assert json.loads(warmed.value)["net_pnl"] == f"{shown.net_pnl:f}"
+    assert json.loads(read.value).keys() == json.loads(warmed.value).keys()
+    assert told
 
 
 async def test_a_source_that_is_down_leaves_the_others_their_numbers(tmp_path):

@@ -16,7 +16,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
@@ -26,9 +26,10 @@ from typing import Any, Literal, Self
 
 from pnl.config import private_folder
 from pnl.errors import Damaged, StoreError, StoreHeld, StoreReadOnly
-from pnl.records import MONEY_FIELDS
-from pnl.store.beside import FILE, Kind, check_kind, known_version, reader
+from pnl.records import MONEY_FIELDS, Snapshot
+from pnl.store.beside import FILE, NEWEST, Kind, check_kind, known_version, reader
 from pnl.store.damage import Seal, check, is_damage, lost, salvage, set_aside
+from pnl.store.rows import to_snapshot
 from pnl.store.schema import MIGRATIONS, seal
 from pnl.store.tables import Change, Recorded, load, read_chain, write
 
@@ -116,6 +117,11 @@ class Store:
             raise ValueError(f"{column!r} is no money column; there are {', '.join(MONEY_FIELDS)}")
         query = f"SELECT timestamp, {column}_micros FROM pnl_snapshots ORDER BY timestamp DESC LIMIT ?"  # noqa: S608
         return (await asyncio.to_thread(self._read, query, limit))[::-1]
+
+    async def newest(self, sources: Iterable[str]) -> Snapshot | None:
+        """The last snapshot, with what it says of these sources; None before the first."""
+        rows = await asyncio.to_thread(self._read, NEWEST)
+        return to_snapshot(rows[0], sources) if rows else None
 
     def _read(self, query: str, *values: object) -> list[Any]:
         with closing(reader(self.path)) as connection:  # the writer's own library
