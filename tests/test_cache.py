@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pnl.cache import CURRENT, KEPT_S, Cache, Cached, Entry, Filled, Memory, kept_s, minute_key
+from pnl.cache import CURRENT, KEPT_S, Cache, Cached, Filled, kept_s, minute_key
+from pnl.cache.memory import Entry, Memory
 from pnl.errors import SourceError
 
 DOWN = SourceError("the venue is down")

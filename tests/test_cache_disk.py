@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from diskcache.core import MODE_BINARY, MODE_PICKLE, MODE_RAW, MODE_TEXT
 
-from pnl.cache import LARGEST_BYTES, BytesOnly, Cache, Refused
+from pnl.cache import Cache
+from pnl.cache.disk import LARGEST_BYTES, BytesOnly, Refused
 from pnl.errors import SourceError
 
 OPEN_TO_ALL = 0o777
@@ -280,7 +281,7 @@ async def test_a_link_is_not_followed(make, folder, tmp_path):
 
 async def test_who_takes_over_a_folder_believes_nothing_in_it(make, clock, monkeypatch):
     """What was dropped while the other one had it never reached those rows."""
-    monkeypatch.setattr("pnl.cache.RETRY_S", 0.05)
+    monkeypatch.setattr("pnl.cache.disk.RETRY_S", 0.05)
     async with AsyncExitStack() as first_to_leave, AsyncExitStack() as last_to_leave:
         first = await first_to_leave.enter_async_context(make())
         first.put("key", b"1", 250)

@@ -1,0 +1,47 @@
+"""What a measurement prints: one JSON object for programs, or a table for people."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import quantiles
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+said = Console(stderr=True, highlight=False)
+"""Progress goes here, so that what a program reads from the output stays clean."""
+
+
+def tell(title: str, figures: Mapping[str, object], *, as_json: bool) -> None:
+    """Print figures by name: as one JSON object, else as a table."""
+    if as_json:
+        print(json.dumps(figures))
+        return
+    table = Table(title=title, show_header=False)
+    for name, value in figures.items():
+        table.add_row(name, json.dumps(value) if isinstance(value, Mapping | list) else f"{value}")
+    Console().print(table)
+
+
+def spread(values: Sequence[float], *, digits: int = 3) -> dict[str, float]:
+    """The p50, p95, p99 and largest of some measured values; empty of none."""
+    if not values:
+        return {}
+    cuts = quantiles(values, n=100, method="inclusive") if len(values) > 1 else [values[0]] * 99
+    found = {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98], "max": max(values)}
+    return {name: round(value, digits) for name, value in found.items()}
+
+
+def rss_bytes(pid: int | str = "self") -> int:
+    """Resident memory of a process, from /proc."""
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * 4096
+
+
+def python() -> str:
+    """The interpreter that runs this, for the programs that a measurement starts."""
+    return sys.executable
