@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from pnl.errors import StoreError
 from pnl.records import Batch, Refused
 from pnl.store import Change, Store
+from pnl.store.damage import LARGEST_EXAMINED_BYTES, suspicion
 from pnl.store.schema import MIGRATIONS
 from tests.test_store import EVERYTHING, NOW, deal, fill, record, recorded, settlement, snapshot
 
@@ -153,6 +155,27 @@ async def test_what_is_rebuilt_can_be_written_to_and_is_whole(written, tmp_path)
     assert len(again.damage) == 1
     assert len(numbers(folder / "pnl.db")) == len(saved) + 1
     assert set(again.fills) == set(EVERYTHING.fills)
+
+
+async def test_a_large_file_is_examined_while_it_is_used_and_repaired_at_the_next_start(folder):
+    """Reading all of it takes too long for a start; the last days and all minutes are checked at once."""
+    long_ago = replace(snapshot(0, 3), taken_at=NOW - timedelta(days=9), notes=("x" * LARGEST_EXAMINED_BYTES,))
+    async with Store(folder, kind="simulated", commit_ms=0) as store:
+        await record(store, Change(long_ago))
+        await record(store, *(Change(snapshot(100 * n, n)) for n in range(9)))
+    with (folder / "pnl.db").open("r+b") as file:
+        file.seek(LARGEST_EXAMINED_BYTES // 2)
+        file.write(b"#" * 4096)
+
+    async with Store(folder, kind="simulated") as store, asyncio.timeout(30):
+        while not suspicion(store.path).exists():  # noqa: ASYNC110 - a thread makes it
+            await asyncio.sleep(0.01)
+    found = await recorded(folder)
+
+    assert store.recorded.damage == ()
+    assert "was damaged" in found.damage[0]
+    assert not suspicion(store.path).exists()
+    assert 8 <= len(numbers(folder / "pnl.db")) <= 9  # Python steps one row ahead of what it hands out
 
 
 async def test_an_older_file_is_backed_up_and_then_migrated(folder):

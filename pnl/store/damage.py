@@ -21,16 +21,16 @@ from pnl.store.schema import RECORD_TABLES, SNAPSHOT_COLUMNS, seal
 from pnl.store.tables import Chain, insert_of, read_chain, write_chain
 
 RECENT_MINUTES = 2 * 24 * 60
-LARGEST_CHECKED_BYTES = 128 * 1024 * 1024
+LARGEST_EXAMINED_BYTES = 32 * 1024 * 1024
 NOT_WHOLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 DIFFERING_MINUTE = """
-    WITH raw AS (
-        SELECT timestamp / 60000 AS minute, count(*) AS snapshots, sum(net_pnl_micros) AS net
-        FROM pnl_snapshots WHERE timestamp >= :since * 60000 GROUP BY 1
-    )
-    SELECT minute FROM pnl_1m AS bar LEFT JOIN raw USING (minute)
-    WHERE minute >= :since AND (raw.snapshots IS NOT bar.snapshots OR raw.net IS NOT bar.net_pnl_sum) LIMIT 1
+    SELECT minute FROM (
+        SELECT minute, snapshots, net_pnl_sum FROM pnl_1m WHERE minute >= :since
+        EXCEPT
+        SELECT timestamp / 60000, count(*), sum(net_pnl_micros) FROM pnl_snapshots
+        WHERE timestamp >= :since * 60000 GROUP BY 1
+    ) LIMIT 1
 """
 
 
@@ -74,17 +74,35 @@ def is_damage(error: Exception) -> bool:
     return isinstance(error, sqlite3.DatabaseError) and (getattr(error, "sqlite_errorcode", 0) & 0xFF) in NOT_WHOLE
 
 
-def check(connection: sqlite3.Connection, path: Path) -> None:
-    """Hold the file against its own chain; of a very large one, only the last days.
+def suspicion(path: Path) -> Path:
+    """The file that marks a database in which damage was found while it was in use."""
+    return path.with_suffix(".suspect")
+
+
+def is_quickly_examined(path: Path) -> bool:
+    """Whether all of a database is read within half a second or so."""
+    return path.stat().st_size <= LARGEST_EXAMINED_BYTES
+
+
+def examine(connection: sqlite3.Connection) -> None:
+    """Have SQLite read all of the file; a millisecond or more for each 100 kB.
+
+    Raises:
+        Damaged: It is not whole; says where.
+        sqlite3.DatabaseError: The same, so bad that SQLite stopped.
+    """
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise Damaged(" ".join(found.split()))
+
+
+def check(connection: sqlite3.Connection) -> None:
+    """Hold the file against its own chain: all minutes, and the snapshots of the last days.
 
     Raises:
         Damaged: It is not what was written; says where.
         sqlite3.DatabaseError: The same, found by SQLite.
     """
-    if path.stat().st_size <= LARGEST_CHECKED_BYTES:
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise Damaged(str(found))
     chain = read_chain(connection)
     totals = connection.execute(
         "SELECT coalesce(sum(snapshots), 0), coalesce(sum(net_pnl_sum), 0) FROM pnl_1m"

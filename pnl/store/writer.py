@@ -16,9 +16,9 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +28,17 @@ from pnl.config import private_folder
 from pnl.errors import Damaged, StoreError, StoreHeld, StoreReadOnly
 from pnl.records import MONEY_FIELDS, Snapshot
 from pnl.store.beside import FILE, NEWEST, Kind, check_kind, known_version, reader
-from pnl.store.damage import Seal, check, is_damage, lost, salvage, set_aside
+from pnl.store.damage import (
+    Seal,
+    check,
+    examine,
+    is_damage,
+    is_quickly_examined,
+    lost,
+    salvage,
+    set_aside,
+    suspicion,
+)
 from pnl.store.rows import to_snapshot
 from pnl.store.schema import MIGRATIONS, seal
 from pnl.store.tables import Change, Recorded, load, read_chain, write
@@ -143,11 +153,31 @@ class Store:
                 return
             opened.enter_context(closing(connection))
             self._opened.set_result(recorded)
+            if not is_quickly_examined(self.path):
+                opened.enter_context(self._examined_meanwhile())
             self._write_until_stopped(connection, beside)
             with suppress(sqlite3.Error):  # only upkeep: a full disk must not make closing fail
                 connection.execute("PRAGMA analysis_limit = 1000")
                 connection.execute("ANALYZE")
                 connection.execute("PRAGMA optimize")
+
+    @contextmanager
+    def _examined_meanwhile(self) -> Iterator[None]:
+        """Have a large file read by another thread; what it finds is repaired at the next start."""
+        with closing(reader(self.path)) as connection:
+            examiner = threading.Thread(target=self._examine, args=(connection,), name="store-examiner", daemon=True)
+            examiner.start()
+            yield
+            connection.interrupt()
+            examiner.join()
+
+    def _examine(self, connection: sqlite3.Connection) -> None:
+        try:
+            examine(connection)
+        except (Damaged, sqlite3.DatabaseError) as error:
+            if isinstance(error, Damaged) or is_damage(error):
+                suspicion(self.path).touch(mode=0o600)
+                log.error("%s is damaged (%s); the next start saves what can be saved", self.path, error)  # noqa: TRY400
 
     def _write_until_stopped(self, connection: sqlite3.Connection, beside: Seal) -> None:
         waiting: list[Waiting] = []
@@ -270,8 +300,11 @@ def _open_whole(path: Path, kind: Kind, synchronous: str, sealed: tuple[int, int
             connection = opened.enter_context(closing(_connect(path, synchronous)))
             _migrate(connection, path, version)
             _keep_apart(connection, path, kind)
-            check(connection, path)
+            if is_quickly_examined(path) or suspicion(path).exists():
+                examine(connection)
+            check(connection)
             load(connection)
+            suspicion(path).unlink(missing_ok=True)
         except sqlite3.DatabaseError as error:
             if is_damage(error):
                 raise Damaged(str(error)) from error
@@ -285,6 +318,7 @@ def _open_whole(path: Path, kind: Kind, synchronous: str, sealed: tuple[int, int
 def _rebuild(path: Path, kind: Kind, synchronous: str, sealed: tuple[int, int], damage: Damaged) -> sqlite3.Connection:
     """A new file with all that can be saved of a damaged one, which is kept."""
     aside = set_aside(path)
+    suspicion(path).unlink(missing_ok=True)
     log.error("%s is damaged (%s) and kept as %s", path, damage, aside.name)
     connection = _open_whole(path, kind, synchronous, (0, 0))
     with connection:
