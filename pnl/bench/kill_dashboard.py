@@ -1,0 +1,104 @@
+"""The dashboard and its upstreams as programs of their own, so that either can be ended at any instant."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pnl
+from pnl.bench.figures import python
+from pnl.errors import SimulatorError
+
+STARTED = b"Starting Bokeh server with process id"
+START_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A dashboard that runs: its process, and where its page is."""
+
+    process: asyncio.subprocess.Process
+    address: str
+
+    def cpu_s(self) -> float:
+        """Seconds of a core that it has used so far; they hardly grow when others use the machine too."""
+        ticks = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[11:13]
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+    async def end(self, number: int) -> None:
+        """Send it a signal, and wait until it is gone."""
+        self.process.send_signal(number)
+        await self.process.wait()
+
+
+@asynccontextmanager
+async def dashboard(folder: Path, settings: Mapping[str, str], *, log: Path) -> AsyncIterator[Served]:
+    """Run `panel serve app/` on a data folder with these settings and no others; it listens a while after.
+
+    Args:
+        folder: The data folder.
+        settings: By name (`PNL_…`). The reporting time zone is UTC.
+        log: Where what the program says is added.
+    """
+    ports = free_ports(2)
+    ours = {"PNL_DATA_DIR": str(folder), "PNL_TIMEZONE": "UTC", "PNL_METRICS_PORT": str(ports[1])}
+    command = ("-m", "panel", "serve", str(app_folder()), "--port", str(ports[0]))
+    with log.open("ab") as said:
+        process = await asyncio.create_subprocess_exec(
+            python(), *command, cwd=log.parent, env={**ours, **settings}, stdout=said, stderr=said
+        )
+    try:
+        yield Served(process, f"http://localhost:{ports[0]}/app")
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+@asynccontextmanager
+async def simulator(folder: Path) -> AsyncIterator[dict[str, str]]:
+    """Run the three simulated APIs; yields the settings that point a dashboard at them.
+
+    Raises:
+        SimulatorError: They did not start.
+    """
+    command = ("-m", "pnl.cli", "simulate", "--key-out", str(folder / "kalshi.pem"))
+    process = await asyncio.create_subprocess_exec(
+        python(), *command, cwd=folder, env={}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        yield await asyncio.wait_for(_exports(process), START_S)
+    finally:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+async def _exports(process: asyncio.subprocess.Process) -> dict[str, str]:
+    """The lines `export NAME=value` that it prints first."""
+    settings: dict[str, str] = {}
+    while process.stdout is not None and (line := (await process.stdout.readline()).decode()).startswith("export "):
+        name, _, value = line.removeprefix("export ").strip().partition("=")
+        settings[name] = value
+    if not settings:
+        raise SimulatorError("the simulator did not start; `pnl simulate` says why")
+    return settings
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports: list[int] = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def app_folder() -> Path:
+    """The dashboard's folder, beside the package in a checkout and inside it when installed."""
+    package = Path(os.fspath(pnl.__file__)).parent
+    beside = package.parent / "app"
+    return beside if (beside / "main.py").exists() else package / "app"
