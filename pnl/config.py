@@ -100,6 +100,13 @@ class Settings(BaseSettings):
     john_token: SecretStr | None = Field(None, description="Bearer token of the deals endpoint, or Stripe secret key.")
     john_poll_s: PollSeconds = Field(None, description="Seconds between two polls of revenue; 30 unless set.")
 
+    breaker_failures: int = Field(
+        3, ge=1, le=100, description="Failures of a source in a row; after one more it is left alone for a while."
+    )
+    breaker_s: float = Field(
+        60, ge=1, le=3600, description="Seconds for which it is left alone; then one request tries whether it is back."
+    )
+
     store_synchronous: Literal["FULL", "NORMAL"] = Field(
         "FULL",
         description="SQLite durability. NORMAL saves a millisecond per commit and may lose the last ones at a power "
@@ -108,6 +115,21 @@ class Settings(BaseSettings):
     commit_rows: int = Field(100, ge=1, le=10_000, description="Snapshots written in one commit at most.")
     commit_ms: int = Field(
         100, ge=0, le=60_000, description="Least milliseconds between two commits; the first is made at once."
+    )
+    allowed_hosts: str | None = Field(
+        None, description="Names or addresses that the dashboard goes by besides localhost, separated by commas."
+    )
+    password: SecretStr | None = Field(None, description="Password that the dashboard asks for, 8 letters or more.")
+    password_file: Path | None = Field(
+        None, description="File that holds this password, readable by you alone (mode 0600)."
+    )
+    cookie_secret: SecretStr | None = Field(
+        None, description="Signs the login's cookies. Unless set it is new at each start: everybody logs in anew."
+    )
+    behind_proxy: bool = Field(
+        default=False,
+        description="A proxy in front of the dashboard asks who visitors are. Other machines may then reach it "
+        "without a password, and the proxy is believed when it says who asks (`X-Forwarded-For`, `X-Forwarded-Proto`).",
     )
 
     @field_validator("timezone")
@@ -139,7 +161,7 @@ class Settings(BaseSettings):
             raise ValueError("should be one word of plain letters, without spaces or line ends (it becomes a header)")
         return key
 
-    @field_validator("data_dir", "kalshi_private_key_path")
+    @field_validator("data_dir", "kalshi_private_key_path", "password_file")
     @classmethod
     def _expanded(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser()
@@ -164,6 +186,11 @@ class Settings(BaseSettings):
     def zone(self) -> ZoneInfo:
         """The reporting time zone."""
         return ZoneInfo(self.timezone)
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """`allowed_hosts`, one by one and in lower case."""
+        return frozenset(host.strip().lower() for host in (self.allowed_hosts or "").split(",")) - {""}
 
     @property
     def has_source(self) -> bool:
@@ -218,6 +245,14 @@ def _in_words(message: str) -> str:
     return message.removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
 
 
+def _sync(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
 def private_folder(path: Path) -> Path:
     """Make a folder that only its owner can enter, unless it is there already.
 
@@ -225,7 +260,9 @@ def private_folder(path: Path) -> Path:
         ConfigError: It cannot be made or written.
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)  # a folder that exists keeps its mode: it may be shared
+        if not path.is_dir():
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)  # one that exists keeps its mode: it may be shared
+            _sync(path.parent)  # else a power cut may take the folder with all that was synced in it
     except OSError as error:
         raise ConfigError(
             f"PNL_DATA_DIR: the folder {path} cannot be used ({error.strerror}); choose one that you can write to"

@@ -89,7 +89,15 @@ class Engine:
         sources, others = open_sources(self.settings, transport)
         self.model.read_from(sources, others).restore(await self._open_store())
         if any(reading.state is State.STALE for reading in self.model.readings.values()):
-            self.model.show(self.model.put_together())  # what is on disk stands before the first poll ends
+            await self._show_restored()
+
+    async def _show_restored(self) -> None:
+        """What is on disk stands before the first poll ends, and is recorded as the stale total that it is."""
+        snapshot = self.model.put_together()
+        if self._records and self._holder is None:
+            await self._record(Change(snapshot))
+        else:
+            self.model.show(snapshot)
 
     async def _open_store(self) -> Recorded:
         """Become the process that records; else read what there is."""
@@ -212,8 +220,8 @@ class Engine:
         await asyncio.wait([done], timeout=SLOWEST_COMMIT_S)
         if trouble := _trouble(written):
             log.warning("not recorded yet: %s", trouble)
-        self._refresh_cache(change, is_recorded=trouble is None)
         self._show(snapshot, is_recorded=trouble is None)
+        self._refresh_cache(change, is_recorded=trouble is None)
 
     def _refresh_cache(self, change: Change, *, is_recorded: bool) -> None:
         """Forget what a new record changes, and keep the snapshot that includes it once it is on disk."""
