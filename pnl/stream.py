@@ -216,6 +216,9 @@ class Hub:
 
     def _each(self, send: Callable[[Live], None]) -> None:
         for document, live in list(self._sessions.items()):
+            if not _is_connected(document):  # writing to it would keep Bokeh from ever clearing it away
+                self.leave(document)
+                continue
             try:
                 with set_curdoc(document), unlocked():
                     send(live)
@@ -247,6 +250,12 @@ class Hub:
         points: list[Point] = [*gap, (local, net, t0)]
         self._points.extend(points)
         return points
+
+
+def _is_connected(document: Document) -> bool:
+    """Whether a page still listens; a document without a session is somebody's own."""
+    session = getattr(document.session_context, "session", None)
+    return session is None or session.connection_count > 0
 
 
 def day_columns(totals: Mapping[date, Decimal]) -> dict[str, list[float]]:

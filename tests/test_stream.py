@@ -223,3 +223,26 @@ def test_a_session_that_breaks_is_let_go_and_the_others_follow_on(session, caplo
     assert shown(live)["net"] == "$95.80"
     assert hub.session_count == 1
     assert "let go" in caplog.text
+
+
+class Away:
+    """A session's context once its page is closed: Bokeh keeps it for a while, and nobody listens."""
+
+    def __init__(self):
+        self.session = self
+        self.connection_count = 0
+
+
+def test_a_page_that_is_closed_is_written_to_no_longer(session):
+    """Writing to it would keep its session in memory for ever."""
+    model, hub, _live, _document, _events = session
+    closed, context = Document(), Away()
+    live = hub.live(on_records=lambda: None)
+    closed.add_root(live.line)
+    hub.join(closed, live)
+    closed._session_context = lambda: context
+
+    model.show(snapshot_at(2, total_revenue=Decimal(100)))
+
+    assert hub.session_count == 1
+    assert shown(live)["net"] != "$95.80"
