@@ -1,6 +1,6 @@
 """Starts and stops the one engine of the process; every session shares it.
 
-Bokeh runs this file twice, so nothing happens when it is imported.
+Bokeh runs this file twice, so nothing is started when it is imported; the guard has to stand before the server is made.
 """
 
 import asyncio
@@ -16,8 +16,10 @@ from pnl.simulator.demo import engine_for
 from pnl.sources import source_classes
 from pnl.stream import LINE_POINTS, Hub
 from pnl.views.page import Frames
+from pnl.web.gate import guard, require_guard
 
 log = logging.getLogger("pnl.app")
+guard()
 
 
 def on_server_loaded(_context: Any) -> None:
@@ -25,6 +27,7 @@ def on_server_loaded(_context: Any) -> None:
     shared = pn.state.cache
     try:
         settings = load_settings()
+        require_guard(settings)
         engine = engine_for(settings)
         shared["engine"] = engine
         shared["hub"] = hub = Hub(engine.model, settings.zone, source_classes())

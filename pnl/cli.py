@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Annotated, NoReturn
 
 import typer
@@ -19,6 +20,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from pnl import __version__
+from pnl.bench.commands import bench
 from pnl.config import Settings, load_settings
 from pnl.engine import Engine
 from pnl.errors import ConfigError, PnlError, StoreHeld
@@ -26,6 +28,7 @@ from pnl.model import as_json
 from pnl.records import Snapshot, money
 from pnl.simulator import LivingMarket, RecordedAccount, Simulator
 from pnl.sources.transport import OnAnswer
+from pnl.web.access import serving_advice
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_PARTIAL = 0, 1, 3
 
@@ -35,13 +38,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
+app.add_typer(bench, name="bench")
 said = Console(stderr=True, highlight=False)
 
 
 def main() -> None:
     """Run the command; a failure that was foreseen is one line, without a traceback."""
     logging.basicConfig(level=os.environ.get("PNL_LOG_LEVEL", "WARNING"), format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("stamina").setLevel(logging.ERROR)  # that a request was asked again is no news
     try:
         app()
     except PnlError as error:
@@ -205,15 +208,31 @@ async def _serve(simulator: Simulator) -> None:
 def serve(
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the dashboard; 0: any that is free.")] = 5006,
+    address: Annotated[
+        str, typer.Option(help="Address to listen on; one that other machines reach needs a password or a proxy.")
+    ] = "127.0.0.1",
+    behind_proxy: Annotated[
+        bool, typer.Option("--behind-proxy", help="A proxy in front asks who visitors are (PNL_BEHIND_PROXY).")
+    ] = False,
     show: Annotated[bool, typer.Option(help="Open the dashboard in a browser.")] = False,
 ) -> None:
-    """Serve the dashboard on loopback with the options that this project recommends.
+    """Serve the dashboard with the options that this project recommends.
 
-    It runs `panel serve` on the app, warmed up, for this machine alone.
+    It runs `panel serve` on the app, warmed up, for this machine alone unless --address says otherwise. With
+    PNL_PASSWORD_FILE set it asks for that password.
     """
-    command = ["panel", "serve", str(_app_folder()), "--address", "127.0.0.1", "--port", str(port), "--warm"]
+    settings = load_settings(behind_proxy=True) if behind_proxy else load_settings()
+    for line in serving_advice(settings, address):
+        said.print(f"pnl: {line}", style="yellow", markup=False, soft_wrap=True)
+    command = ["panel", "serve", str(_app_folder()), "--address", address, "--port", str(port), "--warm"]
     command += ["--show"] if show else []
-    os.execv(sys.executable, [sys.executable, "-m", *command])  # noqa: S606 - no shell, and nothing of it from outside
+    os.execve(sys.executable, [sys.executable, "-m", *command], _served_with(settings))  # noqa: S606 - no shell
+
+
+def _served_with(settings: Settings) -> dict[str, str]:
+    """The environment of the server: secrets stand here, where the list of processes does not show them."""
+    signed = {"BOKEH_SECRET_KEY": token_urlsafe(32), "BOKEH_SIGN_SESSIONS": "true"}
+    return {**signed, **os.environ, "PNL_BEHIND_PROXY": str(settings.behind_proxy).lower()}
 
 
 def _app_folder() -> Path:

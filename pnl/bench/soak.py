@@ -1,0 +1,210 @@
+"""What the dashboard needs after a long time: memory, files and threads while sessions come and go."""
+
+import asyncio
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import typer
+
+from pnl.bench.figures import AsJson, rss_bytes, said, tell
+from pnl.bench.kill_dashboard import Served, dashboard
+from pnl.bench.kill_viewer import Viewer
+
+SOURCES = 3
+SHORTEST_POLL_S = 0.1
+SAMPLE_S = 1.0
+WARM_UP_RATIO = 0.2
+LEAST_WARM_UP_S = 45.0  # every session has come and gone once, and the chart's line is as long as it gets
+VISIT_S = (5.0, 40.0)
+PATIENCE_S = 60.0
+WINDOW_RATIO = 0.1
+MOST_GROWTH_PERCENT = 5.0
+MOST_TOLD = 5
+MEGABYTE = 1 << 20
+EXCEPTION = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception)\b")
+VISITOR_LEFT = ("tornado.websocket.WebSocketClosedError", "tornado.iostream.StreamClosedError")
+
+
+def soak(
+    *,
+    seconds: Annotated[float, typer.Option(min=10, help="How long, warm-up included.")] = 1800,
+    polls_per_s: Annotated[
+        float, typer.Option(min=0.01, max=SOURCES / SHORTEST_POLL_S, help="All sources together.")
+    ] = 20,
+    sessions: Annotated[int, typer.Option(min=0, max=500, help="Open pages that come and go.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Run the dashboard on the demo while pages are opened and closed, and see whether it grows.
+
+    20 polls a second are three sources polled every 0.15 s; the venue's request limit, which the source keeps by
+    itself, allows about four of its polls a second, so some fewer are made: `polls_per_s` says how many were recorded.
+    A session is a websocket that reads its page and every patch, and leaves after 5 to 40 s. Growth is from the first
+    to the last tenth of the time after the warm-up. Ends with 1 if it is 5 % or more, or if something went wrong.
+    """
+    with TemporaryDirectory(prefix="pnl-soak-") as folder:
+        figures = asyncio.run(_measure(Path(folder), seconds, polls_per_s, sessions))
+    tell("Soak", figures, as_json=as_json)
+    raise typer.Exit(1 if figures["violations"] else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the server's process holds at one moment, and the seconds of a core that it has used."""
+
+    rss_bytes: int
+    fds: int
+    threads: int
+    cpu_s: float
+    at_s: float
+
+
+@dataclass(slots=True)
+class Visits:
+    """How many pages were opened and showed a number, how many did not, and how many are open now."""
+
+    opened: int = 0
+    failed: int = 0
+    now: int = 0
+
+
+async def _measure(folder: Path, seconds: float, polls_per_s: float, sessions: int) -> dict[str, Any]:
+    log, visits = folder / "server.log", Visits()
+    poll_s = max(SHORTEST_POLL_S, SOURCES / polls_per_s)
+    warm_up_s = min(max(LEAST_WARM_UP_S, seconds * WARM_UP_RATIO), seconds / 2)
+    async with dashboard(folder / "data", {"PNL_POLL_S": f"{poll_s:g}"}, log=log) as served:
+        await _first_number(served)
+        async with _visitors(served.address, sessions, visits):
+            await _sample(served, warm_up_s, visits, "warming up")
+            before = _snapshots(folder)
+            samples = await _sample(served, seconds - warm_up_s, visits, "measuring")
+        is_alive = served.process.returncode is None
+    figures = {
+        "seconds": seconds,
+        "warm_up_s": warm_up_s,
+        "sessions": sessions,
+        "poll_s": round(poll_s, 3),
+        **(_figures(samples) if is_alive else {}),
+        "polls_per_s": round((_snapshots(folder) - before) / (seconds - warm_up_s), 2),
+        "polls_done": _snapshots(folder),
+        "sessions_opened": visits.opened,
+        "sessions_failed": visits.failed,
+    }
+    return figures | {"violations": _violations(figures, _troubles(log), is_alive=is_alive)}
+
+
+async def _first_number(served: Served) -> None:
+    async with _visit(served.address) as viewer:
+        await asyncio.wait_for(viewer.has_record.wait(), PATIENCE_S)
+
+
+@asynccontextmanager
+async def _visit(address: str) -> AsyncIterator[Viewer]:
+    """A page that is open for as long as the block lasts."""
+    viewer = Viewer(address)
+    following = asyncio.create_task(viewer.follow())
+    try:
+        yield viewer
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _visitors(address: str, sessions: int, visits: Visits) -> AsyncIterator[None]:
+    """So many visitors that come again and again."""
+    tasks = [asyncio.create_task(_come_again(address, Random(number), visits)) for number in range(sessions)]  # noqa: S311 (nothing secret is drawn)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _come_again(address: str, dice: Random, visits: Visits) -> None:
+    await asyncio.sleep(dice.uniform(0, VISIT_S[1]))  # not all at once
+    while True:
+        async with _visit(address) as viewer:
+            try:
+                await asyncio.wait_for(viewer.has_number.wait(), PATIENCE_S)
+            except TimeoutError:
+                visits.failed += 1
+                continue
+            visits.opened += 1
+            visits.now += 1
+            try:
+                await asyncio.sleep(dice.uniform(*VISIT_S))
+            finally:
+                visits.now -= 1
+
+
+async def _sample(served: Served, seconds: float, visits: Visits, what: str) -> list[Sample]:
+    """Look at the server once a second for so long, or until it is gone."""
+    samples: list[Sample] = []
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + seconds
+    with said.status("") as line, suppress(FileNotFoundError):  # its folder in /proc goes when it does
+        while (left_s := until_s - loop.time()) > 0:
+            samples.append(now := _look(served))
+            line.update(
+                f"{what}, {left_s:.0f} s left: {now.rss_bytes / MEGABYTE:.0f} MB, {now.fds} files, "
+                f"{visits.now} sessions open, {visits.opened} so far"
+            )
+            await asyncio.sleep(min(SAMPLE_S, left_s))
+    return samples
+
+
+def _look(served: Served) -> Sample:
+    folder = Path(f"/proc/{served.process.pid}")
+    fds, threads = (len(list((folder / what).iterdir())) for what in ("fd", "task"))
+    return Sample(rss_bytes(served.process.pid), fds, threads, served.cpu_s(), asyncio.get_running_loop().time())
+
+
+def _snapshots(folder: Path) -> int:
+    """How many polls are on record."""
+    with closing(sqlite3.connect(f"file:{folder / 'data' / 'demo' / 'pnl.db'}?mode=ro", uri=True)) as reader:
+        count: int = reader.execute("SELECT count(*) FROM pnl_snapshots").fetchone()[0]
+    return count
+
+
+def _figures(samples: Sequence[Sample]) -> dict[str, Any]:
+    window = max(1, int(len(samples) * WINDOW_RATIO))
+    first, last = (median(sample.rss_bytes for sample in some) for some in (samples[:window], samples[-window:]))
+    fds, threads = [sample.fds for sample in samples], [sample.threads for sample in samples]
+    cpu_s, wall_s = samples[-1].cpu_s - samples[0].cpu_s, samples[-1].at_s - samples[0].at_s
+    return {
+        "rss_first_mb": round(first / MEGABYTE, 1),
+        "rss_last_mb": round(last / MEGABYTE, 1),
+        "rss_max_mb": round(max(sample.rss_bytes for sample in samples) / MEGABYTE, 1),
+        "rss_growth_percent": round((last / first - 1) * 100, 2),
+        "fds_min": min(fds),
+        "fds_max": max(fds),
+        "threads_min": min(threads),
+        "threads_max": max(threads),
+        "cpu_percent": round(100 * cpu_s / wall_s, 1),
+    }
+
+
+def _troubles(log: Path) -> list[str]:
+    """The exceptions in the server's log, without those that Tornado logs when a visitor leaves in the middle."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line for line in lines if EXCEPTION.match(line) and not line.startswith(VISITOR_LEFT)]
+
+
+def _violations(figures: Mapping[str, Any], troubles: Sequence[str], *, is_alive: bool) -> list[str]:
+    if not is_alive:
+        return ["the server ended by itself", *troubles[-MOST_TOLD:]]
+    found = [f"the server's log says: {line[:200]}" for line in troubles[:MOST_TOLD]]
+    if figures["rss_growth_percent"] >= MOST_GROWTH_PERCENT:
+        found.append(f"memory grew by {figures['rss_growth_percent']} %")
+    if figures["sessions_failed"]:
+        found.append(f"{figures['sessions_failed']} pages showed no number within {PATIENCE_S:g} s")
+    return found

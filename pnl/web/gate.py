@@ -1,0 +1,246 @@
+"""The door of the dashboard's server: one place that every request passes, before any route is looked at."""
+
+import re
+from http import HTTPStatus
+from secrets import token_bytes
+from typing import Any, ClassVar
+from urllib.parse import quote, urlsplit
+
+from bokeh.server.tornado import BokehTornado
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest
+from tornado.routing import Router
+from tornado.web import RequestHandler
+
+from pnl.config import Settings, load_settings
+from pnl.errors import ConfigError
+from pnl.web.access import is_this_machine, read_password
+from pnl.web.headers import ProtectiveHeaders
+from pnl.web.login import Login, LoginHandler, LogoutHandler, cookie_settings
+
+HERE = frozenset({"localhost", "127.0.0.1", "[::1]"})
+LONGEST_MESSAGE = 1 << 20
+LONGEST_BODY = 1 << 16
+IDLE_S = 75.0
+MOST_WAITING = 30
+PATIENCE_S = 5
+UNIX_SOCKET = "0.0.0.0"  # noqa: S104 - what Tornado calls the other end of one
+# Bokeh copies every header and cookie into the page's token, so it is handed none but these. The HTTP connection
+# itself reads the length of a body and the like from the request as it came.
+HANDED_ON = re.compile("Accept.*|Connection|Content-Type|Host|If-.*|Origin|Range|Sec-.*|Upgrade|User-Agent")
+
+# Nobody embeds this dashboard, and a name of a module in an address would have Panel import that module.
+UNUSED = re.compile(r"/components/(?!(?:panel|pnl)[./])|.*/autoload\.js$")
+
+
+def guard() -> None:
+    """Let every dashboard that this process serves from now on be behind a `GuardedServer`; safe to repeat."""
+    HTTPServer.configure(GuardedServer)
+
+
+def require_guard(settings: Settings) -> None:
+    """Make sure that the guard stands, before there is anything to see.
+
+    Raises:
+        ConfigError: It does not, or the password that it should ask for cannot be used.
+    """
+    if not GuardedServer.is_serving:
+        raise ConfigError(
+            "this server cannot be guarded: who asks, from which page and under which name would not be checked. "
+            "Start it with `pnl serve`, or `panel serve app/` without --server"
+        )
+    read_password(settings)
+
+
+class GuardedServer(HTTPServer):
+    """An HTTP server whose dashboard stands behind a `Gate`; Tornado makes one where an `HTTPServer` is asked for."""
+
+    is_serving: ClassVar[bool] = False
+
+    def initialize(self, request_callback: Any, **options: Any) -> None:  # type: ignore[override]
+        """Put the gate before a Bokeh application; any other one is served as it is."""
+        if isinstance(request_callback, BokehTornado):
+            GuardedServer.is_serving = True
+            settings, login = _settings_and_login()
+            request_callback = Gate(request_callback, settings, login)
+            options |= {
+                "xheaders": settings.behind_proxy,
+                "max_body_size": LONGEST_BODY,
+                "idle_connection_timeout": IDLE_S,
+            }
+        super().initialize(request_callback, **options)
+
+
+def _settings_and_login() -> tuple[Settings, Login | None]:
+    """With settings that make no sense the gate is at its strictest, and the page says what is wrong with them."""
+    try:
+        settings = load_settings()
+        password = read_password(settings)
+    except ConfigError:
+        return Settings.model_construct(), None
+    if password is None:
+        return settings, None
+    secret = settings.cookie_secret
+    return settings, Login(password, cookie_secret=None if secret is None else secret.get_secret_value())
+
+
+class Gate(Router):
+    """Decides for each request: refused, answered here, or handed on to the dashboard without what is secret in it."""
+
+    def __init__(self, app: BokehTornado, settings: Settings, login: Login | None) -> None:
+        self._app = app
+        self._login = login
+        self._hosts = HERE | settings.hosts
+        self._is_for_all_machines = settings.behind_proxy or login is not None
+        app.add_transform(ProtectiveHeaders)
+        app.settings["websocket_max_message_size"] = LONGEST_MESSAGE
+        if login is not None:
+            app.settings.update(cookie_settings(login))
+        _sign_sessions(app)
+
+    def find_handler(self, request: HTTPServerRequest, **_kwargs: Any) -> HTTPMessageDelegate:
+        """The refusal that applies first, else an answer of the gate's own, else the dashboard's."""
+        return (
+            self._refused(request)
+            or self._answered_here(request)
+            or self._kept_out(request)
+            or self._put_off(request)
+            or self._app.find_handler(_without_secrets(request))
+        )
+
+    def _refused(self, request: HTTPServerRequest) -> HTTPMessageDelegate | None:
+        asks = request.remote_ip or ""
+        if not (self._is_for_all_machines or asks == UNIX_SOCKET or is_this_machine(asks)):
+            text = (
+                "This dashboard answers its own machine alone. To show it to others, set PNL_PASSWORD_FILE, "
+                "or PNL_BEHIND_PROXY if a proxy in front of it asks who they are.\n"
+            )
+            return self._handled(request, Refusal, status=HTTPStatus.FORBIDDEN, text=text)
+        if request.host_name not in self._hosts:
+            text = "This dashboard does not go by that name. If it should, put the name into PNL_ALLOWED_HOSTS.\n"
+            return self._handled(request, Refusal, status=HTTPStatus.MISDIRECTED_REQUEST, text=text)
+        return None
+
+    def _answered_here(self, request: HTTPServerRequest) -> HTTPMessageDelegate | None:
+        home = self._app.prefix
+        path = request.path.removeprefix(home)
+        if path == "/healthz":
+            return self._handled(request, Health)
+        if self._login is not None and path == "/login":
+            return self._handled(request, LoginHandler, login=self._login, home=f"{home}/")
+        if self._login is not None and path == "/logout":
+            return self._handled(request, LogoutHandler, home=f"{home}/")
+        if UNUSED.match(path):
+            return self._handled(request, Refusal, status=HTTPStatus.NOT_FOUND, text="Nothing is here.\n")
+        return None
+
+    def _kept_out(self, request: HTTPServerRequest) -> HTTPMessageDelegate | None:
+        if _is_foreign(request):
+            text = "Another site's page asked for this; only the dashboard's own may.\n"
+            return self._handled(request, Refusal, status=HTTPStatus.FORBIDDEN, text=text)
+        if self._login is None or self._login.knows(request):
+            return None
+        if request.method in {"GET", "HEAD"} and "Upgrade" not in request.headers:
+            return self._handled(request, AskToLogIn, at=f"{self._app.prefix}/login")
+        return self._handled(request, Refusal, status=HTTPStatus.FORBIDDEN, text="Log in first.\n")
+
+    def _put_off(self, request: HTTPServerRequest) -> HTTPMessageDelegate | None:
+        """A page that was asked for and never opened costs memory until it is forgotten: so many may, and no more."""
+        path = request.path.removeprefix(self._app.prefix).rstrip("/")
+        if path not in self._app.app_paths:
+            return None
+        waiting = sum(not session.connection_count for session in self._app.get_sessions(path))
+        return self._handled(request, Later) if waiting >= MOST_WAITING else None
+
+    def _handled(self, request: HTTPServerRequest, handler: type[RequestHandler], **given: Any) -> HTTPMessageDelegate:
+        return self._app.get_handler_delegate(request, handler, given)
+
+
+def _is_foreign(request: HTTPServerRequest) -> bool:
+    """Whether a page of another origin asks; following a link to the dashboard is not asking."""
+    if (origin := request.headers.get("Origin")) is not None:
+        return _host_of(origin) != request.host.lower()
+    is_link = request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
+    return not is_link and request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
+
+
+def _without_secrets(request: HTTPServerRequest) -> HTTPServerRequest:
+    kept = {name: text for name, text in request.headers.items() if HANDED_ON.fullmatch(name)}
+    request.headers = HTTPHeaders(kept)
+    return request
+
+
+def _sign_sessions(app: BokehTornado) -> None:
+    """Have the page's token signed. Bokeh reads its settings for this before any code of ours runs.
+
+    Raises:
+        RuntimeError: Bokeh keeps them elsewhere now.
+    """
+    if app.sign_sessions:
+        return
+    app._sign_sessions, app._secret_key = True, token_bytes(32)  # noqa: SLF001 - no public way once it is started
+    if not app.sign_sessions or app.secret_key is None:
+        raise RuntimeError("this version of Bokeh cannot be made to sign its sessions")
+
+
+class Refusal(RequestHandler):
+    """Says no, and why."""
+
+    def initialize(self, status: HTTPStatus, text: str) -> None:
+        """Tornado's own way to hand things in."""
+        self._status = status
+        self._text = text
+
+    def prepare(self) -> None:
+        """Answer before any method is looked at."""
+        self.set_status(self._status)
+        self.set_header("Content-Type", "text/plain; charset=UTF-8")
+        self.finish(self._text)
+
+    def check_xsrf_cookie(self) -> None:
+        """There is nothing to protect."""
+
+
+class Later(RequestHandler):
+    """Asks for patience; a browser comes back by itself."""
+
+    def prepare(self) -> None:
+        """Answer before any method is looked at."""
+        self.set_status(HTTPStatus.SERVICE_UNAVAILABLE)
+        self.set_header("Refresh", str(PATIENCE_S))
+        self.set_header("Retry-After", str(PATIENCE_S))
+        self.set_header("Content-Type", "text/plain; charset=UTF-8")
+        self.finish("Many pages were asked for and not opened yet. This one tries again by itself.\n")
+
+
+class Health(RequestHandler):
+    """The process lives; shows nothing else, so anybody who may ask at all may ask for it."""
+
+    def get(self) -> None:
+        """As cheap as an answer can be: pages ask every second."""
+        self.set_header("Content-Type", "text/plain")
+        self.set_header("Cache-Control", "no-store")
+        self.finish("ok")
+
+    head = get
+
+
+class AskToLogIn(RequestHandler):
+    """Leads to the login, and from there back to where one wanted to go."""
+
+    def initialize(self, at: str) -> None:
+        """Tornado's own way to hand things in."""
+        self._at = at
+
+    def get(self) -> None:
+        """Remember the way."""
+        self.redirect(f"{self._at}?next={quote(self.request.uri or '/', safe='')}")
+
+    head = get
