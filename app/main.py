@@ -1,6 +1,8 @@
 """One session's page, or what keeps it from being shown."""
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 from uuid import uuid4
 
 import panel as pn
@@ -10,28 +12,40 @@ from pnl.views.page import notice, page
 pn.extension("tabulator")
 
 
-def build() -> pn.Template:
-    """The page; a failure is said in plain words, and one that nobody foresaw with a reference into the log."""
-    shared = pn.state.cache
-    if "failure" in shared:
-        return notice("pnl cannot start", shared["failure"])
-    if "hub" not in shared:  # the visit that warms the server up comes before anything is open
-        return notice("Starting", "The numbers appear in a moment.", again_s=1)
+def serve() -> None:
+    """Hand the page to the session; a failure that nobody foresaw is shown with a reference into the log."""
     try:
-        engine = shared["engine"]
-        settings = engine.settings
-        return page(
-            shared["hub"],
-            shared["frames"],
-            zone=settings.timezone,
-            late_s=engine.late_s,
-            is_demo=engine.is_demo,
-            is_simulated=settings.is_simulated,
-        )
+        build(pn.state.cache).servable()
     except Exception:
         reference = uuid4().hex[:8]
         logging.getLogger("pnl.app").exception("reference %s: the page could not be built", reference)
-        return notice("This page could not be built", f"Look for the reference {reference} in the log of the server.")
+        text = f"Look for the reference {reference} in the log of the server, and load the page anew."
+        pn.state.curdoc.clear()  # of the half that was there already
+        notice("This page could not be built", text).servable()
 
 
-build().servable()
+def build(shared: Mapping[str, Any]) -> pn.Template:
+    """The page, or in plain words why there is none."""
+    if "failure" in shared:
+        return notice("pnl cannot start", shared["failure"], again_s=5)
+    if not is_open(shared):  # the visit that warms the server up comes before anything is open
+        return notice("Starting", "The numbers appear in a moment.", again_s=1)
+    engine = shared["engine"]
+    settings = engine.settings
+    return page(
+        shared["hub"],
+        shared["frames"],
+        zone=settings.timezone,
+        late_s=engine.late_s,
+        polls={name: source.poll_s for name, source in engine.model.sources.items()},
+        is_demo=engine.is_demo,
+        is_simulated=settings.is_simulated,
+    )
+
+
+def is_open(shared: Mapping[str, Any]) -> bool:
+    """Whether the sources are known: how long a silence of theirs is normal stands in the page from the start."""
+    return "opening" in shared and bool(shared["engine"].model.sources or shared["opening"].done())
+
+
+serve()

@@ -97,3 +97,12 @@ def test_each_view_shows_itself():
     views = (LineView(live.line, "UTC"), DaysView(live.days), FillsView(fills_frame([], {}, UTC)))
 
     assert all(view.__panel__().get_root() for view in views)
+
+
+def test_counts_of_a_source_that_never_answered_are_unknown():
+    """Not zero."""
+    model = PnLModel().read_from([], ["kalshi", "anthropic", "john"])
+
+    fields = fields_of(model.put_together())
+
+    assert {fields[name] for name in ("trades", "open_trades", "settled")} == {"—"}

@@ -1,6 +1,8 @@
 """One session's page: the verdict in the HTML itself, the plots and the table below it, all following the hub."""
 
+from collections.abc import Mapping
 from datetime import tzinfo
+from zoneinfo import ZoneInfo
 
 import pandas as pd
 import panel as pn
@@ -15,6 +17,7 @@ from pnl.views.line import LineView
 from pnl.views.verdict import asset, verdict_html
 
 PAINT = "window.pnl.paint(fields)"
+CUT = "window.pnl.cut()"
 
 
 class Frames:
@@ -35,14 +38,24 @@ class Frames:
         return self._frame
 
 
-def page(hub: Hub, frames: Frames, *, zone: str, late_s: float, is_demo: bool, is_simulated: bool) -> pn.Template:
+def page(
+    hub: Hub,
+    frames: Frames,
+    *,
+    zone: str,
+    late_s: float,
+    polls: Mapping[str, float],
+    is_demo: bool,
+    is_simulated: bool,
+) -> pn.Template:
     """Build the page of the current session; it follows the hub from when it has loaded until it is closed.
 
     Args:
         hub: What to follow.
         frames: Tables that all sessions share.
         zone: The reporting time zone, by name.
-        late_s: Seconds without a word from the server after which the page says so.
+        late_s: Seconds without numbers from the server after which the page says so.
+        polls: Seconds between two polls, by source; one that is missing is never called late by the page itself.
         is_demo: Made-up numbers from the built-in simulator.
         is_simulated: Made-up numbers from a simulator elsewhere on this machine.
     """
@@ -56,7 +69,7 @@ def page(hub: Hub, frames: Frames, *, zone: str, late_s: float, is_demo: bool, i
     variables = {
         "css": asset("page.css"),
         "js": asset("page.js"),
-        "verdict": verdict_html(hub.fields, hub.sources),
+        "verdict": verdict_html(hub.fields, hub.sources, polls=polls, zone=ZoneInfo(zone)),
         "zone": escape(zone),
         "late_ms": int(late_s * 1000),
         "is_demo": is_demo,
@@ -75,14 +88,21 @@ def _follow(hub: Hub, live: Live) -> None:
     if document is None:  # built outside a server, for instance by a test of the template: nothing to follow with
         return
     document.js_on_event("document_ready", CustomJS(args={"fields": live.fields}, code=PAINT))
+    document.js_on_event("connection_lost", CustomJS(code=CUT))
     pn.state.onload(lambda: hub.join(document, live))
     pn.state.on_session_destroyed(lambda _context: hub.leave(document))
 
 
 def notice(title: str, text: str, *, again_s: int | None = None) -> pn.Template:
-    """A page that says one thing, and nothing else; it asks again after some seconds if told to."""
+    """A page that says one thing, and nothing else; it loads itself anew every so many seconds if told to."""
     template = pn.Template(asset("notice.html"))
-    variables = {"css": asset("page.css"), "heading": escape(title), "text": escape(text), "again_s": again_s}
+    variables = {
+        "css": asset("page.css"),
+        "js": asset("notice.js"),
+        "heading": escape(title),
+        "text": escape(text),
+        "again_s": again_s,
+    }
     for name, value in variables.items():
         template.add_variable(name, value)
     return template

@@ -1,6 +1,7 @@
 """The first thing read: net P&L, the equation behind it, and how far each source can be believed."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, tzinfo
 from importlib.resources import files
 from typing import Any
 
@@ -29,9 +30,27 @@ def asset(name: str) -> Markup:
     return Markup(files("pnl.views").joinpath("templates", name).read_text("utf-8"))  # noqa: S704 - our own file
 
 
-def verdict_html(fields: Mapping[str, str], sources: Sequence[str]) -> str:
-    """The verdict and the source chips with these texts, all of them escaped."""
-    return templates.get_template("verdict.html").render(f=fields, sources=sources, titles=TITLES)
+def verdict_html(
+    fields: Mapping[str, str],
+    sources: Sequence[str],
+    *,
+    polls: Mapping[str, float] | None = None,
+    zone: tzinfo | None = None,
+) -> str:
+    """The verdict and the source chips with these texts, all of them escaped.
+
+    Args:
+        fields: The texts by name, as `fields_of` gives them.
+        sources: The names to show a chip for.
+        polls: Seconds between two polls, by source: the page calls one late by itself when its polls fail to come.
+        zone: For the time that the numbers hold for; None: this machine's.
+    """
+    known = {"f": fields, "sources": sources, "titles": TITLES, "polls": polls or {}}
+    return templates.get_template("verdict.html").render(known, as_of=_clock(fields["as_of"], zone))
+
+
+def _clock(iso: str, zone: tzinfo | None) -> str:
+    return f"{datetime.fromisoformat(iso).astimezone(zone):%H:%M:%S}" if iso else "—"
 
 
 class VerdictView(Viewer):

@@ -1,15 +1,33 @@
 // Puts the texts that the server patches into the page, as text, and lets every age tick by the browser's own clock.
-// A page that hears nothing says so, and loads itself anew as soon as the server answers again.
+// By that clock it also judges what can be believed: each source, and whether the server is there at all.
 (() => {
   "use strict";
-  const RETRY_MS = 3000;
+  const TICK_MS = 250;
+  const ASK_AFTER_MS = 1200; // without a word; then the server is asked whether it lives
+  const SILENT_AFTER_MS = 2400; // without an answer to that either
+  const ANSWER_MS = 2000;
+  const AGAIN_MS = 1000;
+  const AT_LEAST_MS = 60000; // also while numbers come: the answer tells the server's time
+  const RELOAD_MS = 3000;
+  const LEAVE_MS = 30000; // a page that is on its way is not asked for again
+  const CLOCK_OFF_MS = 3000;
+  const NO_WORD = "No word from the server";
+  const NO_NUMBERS = "The server answers, but sends no numbers";
+
   const shown = new Map();
-  let heardAt = Date.now();
-  let triedAt = 0;
+  let tickedAt = performance.now();
+  let silentMs = 0; // since the last sign of life
+  let muteMs = 0; // since the last numbers
+  let askedMs = AGAIN_MS;
+  let isAsking = false;
+  let leftMs = LEAVE_MS;
+  let offMs = 0; // how far this clock is ahead of the server's
+  let isCut = false;
   const all = (selector) => document.querySelectorAll(selector);
+  const now = () => Date.now() - offMs;
 
   function age(at) {
-    const s = Math.max(0, (Date.now() - Date.parse(at)) / 1000);
+    const s = Math.max(0, (now() - at) / 1000);
     if (s < 100) return `${Math.floor(s)} s`;
     if (s < 6000) return `${Math.floor(s / 60)} m`;
     if (s < 172800) return `${Math.floor(s / 3600)} h`;
@@ -21,33 +39,119 @@
     return new Date(at).toLocaleTimeString("en-GB", { timeZone: zone });
   }
 
-  function tick() {
-    for (const el of all("[data-age]")) el.textContent = el.dataset.at ? age(el.dataset.at) : "";
-    const page = document.querySelector(".pnl");
-    const isLate = Date.now() - heardAt > Number(page.dataset.lateMs);
-    page.classList.toggle("is-late", isLate);
-    if (isLate && Date.now() - triedAt > RETRY_MS) comeBack();
+  function write(el, text) {
+    if (el.textContent !== text) el.textContent = text;
   }
 
-  async function comeBack() {
-    triedAt = Date.now();
+  function mark(el, is) {
+    if (el.dataset.is !== is) el.dataset.is = is;
+  }
+
+  // A source that the server still calls fresh gets old all the same when nothing new of it comes.
+  function believed({ said, at, pollMs }) {
+    if (said !== "fresh" || !at || !pollMs) return said;
+    const ageMs = now() - Date.parse(at);
+    const poll = Number(pollMs);
+    if (ageMs > 2 * poll + 1000) return "stale";
+    return ageMs > Math.max(1.5 * poll, poll + 1000) ? "late" : "fresh";
+  }
+
+  function judgeSources() {
+    for (const el of all(".source")) mark(el, believed(el.dataset));
+    for (const el of all("[data-age]")) write(el, el.dataset.at ? age(Date.parse(el.dataset.at)) : "");
+    const old = [...all(".chip:is([data-is=stale], [data-is=down])")];
+    for (const el of all(".verdict")) mark(el, old.length ? "partial" : el.dataset.said);
+    for (const el of all(".as-of[data-at]")) holdFor(el, [el, ...old]);
+  }
+
+  // The numbers hold for the instant of the oldest answer in them.
+  function holdFor(el, parts) {
+    const at = Math.min(...parts.map((part) => Date.parse(part.dataset.at)).filter(Number.isFinite));
+    if (!Number.isFinite(at)) return;
+    write(el.querySelector("time"), clock(at));
+    write(el.querySelector(".age"), age(at));
+  }
+
+  // Only time in which this page was awake counts: timers of a hidden tab or a laptop asleep prove no silence.
+  function judgeServer() {
+    const passedMs = Math.min(performance.now() - tickedAt, 2 * TICK_MS);
+    tickedAt = performance.now();
+    silentMs += passedMs;
+    muteMs += passedMs;
+    askedMs += passedMs;
+    leftMs += passedMs;
+    if ((silentMs > ASK_AFTER_MS && askedMs > AGAIN_MS) || askedMs > AT_LEAST_MS) ask();
+    const isSilent = silentMs > SILENT_AFTER_MS;
+    const lateMs = Number(document.querySelector(".pnl").dataset.lateMs);
+    say(isSilent ? NO_WORD : muteMs > lateMs ? NO_NUMBERS : "");
+    if (!isSilent && muteMs > lateMs + RELOAD_MS) leave();
+  }
+
+  function say(trouble) {
+    document.querySelector(".pnl").classList.toggle("is-late", trouble !== "");
+    const newest = document.querySelector(".as-of")?.dataset.at;
+    const of = newest ? ` Newest numbers: ${clock(newest)}.` : "";
+    for (const el of all(".lost")) write(el, trouble && `${trouble}.${of} Trying again.`);
+  }
+
+  async function ask() {
+    if (isAsking) return;
+    isAsking = true;
+    const askedAt = performance.now();
     try {
-      const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(RETRY_MS) });
-      if (answer.ok) location.reload();
-    } catch { /* still away: the page goes on saying so */ }
+      const answer = await fetch(new URL("healthz", location.href), {
+        cache: "no-store",
+        signal: AbortSignal.timeout(ANSWER_MS),
+      });
+      await answer.text(); // what nobody reads never ends
+      const isPrompt = performance.now() - askedAt < AGAIN_MS;
+      if (isPrompt) compareClocks(Date.parse(answer.headers.get("Date")));
+      if (answer.status < 500) hear(); // a gateway in front of a dead server answers too
+    } catch { /* no answer: the silence goes on */ }
+    isAsking = false;
+    askedMs = 0;
+  }
+
+  // Ages are of the server's making: a computer whose clock is off by more than a glance must not call them stale.
+  function compareClocks(serverMs) {
+    const aheadMs = Date.now() - serverMs - 500; // the header counts whole seconds
+    if (serverMs) offMs = Math.abs(aheadMs) > CLOCK_OFF_MS ? aheadMs : 0;
+  }
+
+  function hear() {
+    if (silentMs > SILENT_AFTER_MS) muteMs = 0; // it is back, and has something to send first
+    silentMs = 0;
+    if (isCut) leave();
+    tick();
+  }
+
+  function leave() {
+    if (leftMs < LEAVE_MS || performance.now() < RELOAD_MS) return;
+    leftMs = 0;
+    location.reload();
+  }
+
+  function tick() {
+    judgeSources();
+    judgeServer();
+  }
+
+  function cut() {
+    isCut = true;
+    ask();
   }
 
   function put(name, text) {
     const of = (attribute) => all(`[data-${attribute}="${CSS.escape(name)}"]`);
     for (const el of of("text")) el.textContent = text;
     for (const el of of("of")) el.dataset.is = text;
+    for (const el of of("says")) el.dataset.said = text;
     for (const el of of("hint")) el.title = text;
-    for (const el of of("age")) el.dataset.at = text;
-    for (const el of of("clock")) { el.dataset.at = text; el.textContent = text ? clock(text) : "—"; }
+    for (const el of [...of("since"), ...of("age")]) el.dataset.at = text;
   }
 
   function paint(fields) {
-    heardAt = Date.now();
+    silentMs = muteMs = 0;
     const { name, text } = fields.data;
     for (let i = 0; i < name.length; i++) {
       if (shown.get(name[i]) === text[i]) continue;
@@ -68,13 +172,18 @@
 
   try { theme(localStorage.getItem("pnl.theme")); } catch { /* follows the system */ }
   addEventListener("DOMContentLoaded", () => {
-    for (const el of all("time[data-clock]")) el.textContent = el.dataset.at ? clock(el.dataset.at) : "—";
     document.querySelector(".theme")?.addEventListener("click", () => {
       const page = getComputedStyle(document.documentElement).colorScheme;
       remember(page.includes("dark") ? "light" : "dark");
     });
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) return;
+      tick();
+      ask();
+    });
     tick();
-    setInterval(tick, 1000);
+    ask();
+    setInterval(tick, TICK_MS);
   });
-  window.pnl = { paint };
+  window.pnl = { paint, cut };
 })();
