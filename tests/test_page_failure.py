@@ -32,20 +32,21 @@ def broken(*_given, **_named):
 {} = broken
 """
 HALF_BUILT = """
-from bokeh.document import Document
-from bokeh.plotting import figure
-
 from pnl.views import FillsView
 
-other = Document()
-other.add_root(figure())
-FillsView.__panel__ = lambda _self: pn.pane.Bokeh(other.roots[0])
+
+class FailsWhenDrawn(pn.pane.HTML):
+    def _get_model(self, *_given, **_named):
+        raise RuntimeError("broken today")
+
+
+FillsView.__panel__ = lambda _self: FailsWhenDrawn()
 """
 CANNOT_BE_BUILT = {
     "the hub": RAISE.format("Hub.live"),
     "the table": RAISE.format("Frames.fills"),
     "a panel": RAISE.format("FillsView.__panel__"),
-    "a plot, once the others stand": HALF_BUILT,
+    "a panel, once the others are drawn": HALF_BUILT,
 }
 HOSTILE = '<img src=x onerror="window.hurt=1">' + "A" * 500
 BARE = 20
@@ -208,7 +209,7 @@ async def test_a_page_that_cannot_be_built_says_so_with_a_reference_into_the_log
             reference = re.search(r"reference (\w{8})", await said.inner_text())[0]
 
             await until(lambda: reference in "".join(process.said))
-            await until(lambda: "RuntimeError: " in "".join(process.said))
+            await until(lambda: "RuntimeError: broken today" in "".join(process.said))
             assert await page.locator(".spinner, .pn-loading").count() == 0
             assert page.troubles == []
 

@@ -594,6 +594,14 @@ def test_other_machines_need_a_password_and_a_name(monkeypatch, address):
     assert serving_advice(settings_with(monkeypatch, PNL_BEHIND_PROXY="true"), address) == []
 
 
+def test_what_cannot_be_guarded_is_not_shown(monkeypatch):
+    """Another kind of server would answer past the gate."""
+    monkeypatch.setattr(GuardedServer, "is_serving", False)
+
+    with pytest.raises(ConfigError, match="cannot be guarded"):
+        require_guard(load_settings())
+
+
 def test_another_server_of_the_same_process_is_left_alone():
     """Only a dashboard is guarded."""
     answer = object.__new__(Secret)

@@ -76,7 +76,7 @@ class HurriedMarket(LivingMarket):
 
     def __init__(self, *, seconds: float) -> None:
         """It reaches the present after `seconds` at the earliest."""
-        super().__init__(days=1, fills_per_day=300)
+        super().__init__(days=1, fills_per_day=120)
         self._start = datetime.now(UTC)
         self._behind = timedelta(seconds=seconds * (HURRY - 1))
         self._stopped_at: int | None = None

@@ -23,7 +23,7 @@ from yarl import URL
 from pnl.simulator.server import Simulator
 
 SOURCES = ("kalshi", "anthropic", "john")
-MOST_LOGGED = 100_000
+MOST_LOGGED = 10_000
 
 _HOST = "127.0.0.1"
 _CURSOR = {"kalshi": "cursor", "anthropic": "page", "john": "cursor"}
