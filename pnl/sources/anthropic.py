@@ -99,16 +99,20 @@ class Anthropic:
         days: list[CostDay] = []
         refused: list[Refused] = []
         reread: set[str] = set()
+        read: list[date] = []
         if start < today:  # the report refuses to start today
             for bucket in await self._buckets("cost_report", start, today, ["description"]):
                 day, lines, bad = _cost_lines(bucket)
                 refused += bad
+                read.append(day)
                 reread.add(_cost_of(day))
                 if lines:
                     days.append(CostDay(self.name, day, tuple(lines), is_cut=bool(bad)))
                 if lines or day <= today - BILLED_WITHIN:  # then the estimate is no longer wanted
                     reread.add(_usage_of(day))
-        cursors = dict(known.cursors) if refused else {"billed_to": _billed_to(days, today).isoformat()}
+        cursors = dict(known.cursors)
+        if read and not refused:  # not past the last day that the report held: it may have ended early
+            cursors = {"billed_to": min(_billed_to(days, today), max(read)).isoformat()}
         return Batch(cost_days=tuple(days), refused=tuple(refused), reread=frozenset(reread), cursors=cursors)
 
     def _first_day(self, known: Known, today: date) -> date:

@@ -162,9 +162,14 @@ class Transport:
             SourceError: No answer within the deadline, body included, or one that is not JSON.
         """
         request = _Request(source, url, headers, query, explain)
-        async with self._breaker(source).guard() as permit:
-            patience = Patience(self._deadline_s, may_retry=permit.may_retry)
-            return await patience.retrying(self._sleep)(self._attempt, request, patience)
+        try:
+            async with self._breaker(source).guard() as permit:
+                patience = Patience(self._deadline_s, may_retry=permit.may_retry)
+                return await patience.retrying(self._sleep)(self._attempt, request, patience)
+        except SourceError as error:
+            # Its frames and its context hold a whole body, in a circle that only the garbage collector would break.
+            error.__context__ = None
+            raise error.with_traceback(None) from None
 
     def _breaker(self, source: str) -> Breaker:
         if source not in self.breakers:
