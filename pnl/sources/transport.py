@@ -242,11 +242,14 @@ def _reason(error: OSError) -> str:
 
 
 async def _bounded(where: str, response: aiohttp.ClientResponse) -> bytes:
+    too_much = SourceError(f"{where} sent more than {LARGEST_BODY_BYTES >> 20} MB, which no page of it should")
+    if (response.content_length or 0) > LARGEST_BODY_BYTES:
+        raise too_much
     body = bytearray()
     async for chunk in response.content.iter_chunked(1 << 16):  # counts inflated bytes: a gzip bomb ends here too
         body += chunk
         if len(body) > LARGEST_BODY_BYTES:
-            raise SourceError(f"{where} sent more than {LARGEST_BODY_BYTES >> 20} MB, which no page of it should")
+            raise too_much
     return bytes(body)
 
 
