@@ -1,6 +1,8 @@
 """The door of the dashboard's server: one place that every request passes, before any route is looked at."""
 
 import re
+import time
+from collections import deque
 from http import HTTPStatus
 from secrets import token_bytes
 from typing import Any, ClassVar
@@ -23,6 +25,7 @@ LONGEST_MESSAGE = 1 << 20
 LONGEST_BODY = 1 << 16
 IDLE_S = 75.0
 MOST_WAITING = 30
+BURST_S = 2  # longer than it takes from the question until Bokeh counts the page
 PATIENCE_S = 5
 UNIX_SOCKET = "0.0.0.0"  # noqa: S104 - what Tornado calls the other end of one
 # Bokeh copies every header and cookie into the page's token, so it is handed none but these. The HTTP connection
@@ -90,6 +93,7 @@ class Gate(Router):
     def __init__(self, app: BokehTornado, settings: Settings, login: Login | None) -> None:
         self._app = app
         self._login = login
+        self._asked_at: deque[float] = deque(maxlen=MOST_WAITING)
         self._hosts = HERE | settings.hosts
         self._is_for_all_machines = settings.behind_proxy or login is not None
         app.add_transform(ProtectiveHeaders)
@@ -149,8 +153,13 @@ class Gate(Router):
         path = request.path.removeprefix(self._app.prefix).rstrip("/")
         if path not in self._app.app_paths:
             return None
-        waiting = sum(not session.connection_count for session in self._app.get_sessions(path))
-        return self._handled(request, Later) if waiting >= MOST_WAITING else None
+        now = time.monotonic()
+        is_burst = len(self._asked_at) == MOST_WAITING and now - self._asked_at[0] < BURST_S
+        unopened = sum(not session.connection_count for session in self._app.get_sessions(path))
+        if is_burst or unopened >= MOST_WAITING:
+            return self._handled(request, Later)
+        self._asked_at.append(now)
+        return None
 
     def _handled(self, request: HTTPServerRequest, handler: type[RequestHandler], **given: Any) -> HTTPMessageDelegate:
         return self._app.get_handler_delegate(request, handler, given)
