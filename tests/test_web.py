@@ -352,7 +352,7 @@ async def test_pages_that_nobody_opens_are_bounded(client, address):
         await websocket.receive(timeout=10)
 
         async with asyncio.timeout(20):
-            while await status(client, f"{address}/app") == 503:
+            while await status(client, f"{address}/app") == 503:  # noqa: ASYNC110 - the server tells nobody
                 await asyncio.sleep(0.1)
         assert await status(client, f"{address}/app") == 503
 
