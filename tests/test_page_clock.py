@@ -260,18 +260,18 @@ async def test_a_wrong_clock_of_the_browser_makes_nothing_older_or_younger(brows
         await expect(page.locator(".chip").first).to_have_attribute("data-is", "stale")
 
 
-async def test_what_is_to_be_known_of_the_record_is_said_while_it_holds(browser):
-    """Who records instead of this process, and which history is lost; nothing when there is nothing to say."""
+async def test_what_is_to_be_known_of_the_numbers_is_said_while_it_holds(browser):
+    """What is missing and what is odd; nothing when there is nothing to say."""
     async with staged(browser) as page:
-        notices = page.locator(".notice")
+        lines = [page.locator(f'[data-text="{name}"]') for name in ("warning", "notes")]
         await paint(page)
-        assert [await notice.is_visible() for notice in await notices.all()] == [False, False]
+        assert [await line.is_visible() for line in lines] == [False, False]
 
-        await paint(page, held="Process 123 records here; this page follows it.", damage=HOSTILE)
+        await paint(page, warning="Deals are out of date.", notes=HOSTILE)
 
-        await expect(notices.nth(0)).to_have_text("Process 123 records here; this page follows it.")
-        await expect(notices.nth(1)).to_have_text(HOSTILE)
-        assert [await notice.is_visible() for notice in await notices.all()] == [True, True]
+        await expect(lines[0]).to_have_text("Deals are out of date.")
+        await expect(lines[1]).to_have_text(HOSTILE)
+        assert [await line.is_visible() for line in lines] == [True, True]
 
 
 @pytest.mark.parametrize("state", ["unknown", "agrees", "settling", "drifts"])
