@@ -38,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-app.add_typer(bench, name="bench")
+app.add_typer(bench, name="bench", no_args_is_help=True)
 said = Console(stderr=True, highlight=False)
 
 

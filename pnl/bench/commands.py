@@ -1,12 +1,35 @@
-"""The measurements as commands of `pnl bench`."""
+"""The measurements as commands of `pnl bench`; each is imported when it is asked for: no other command waits for it."""
+
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
-from pnl.bench.cache import cache
-from pnl.bench.chaos import chaos
-from pnl.bench.kill import kill
-from pnl.bench.soak import soak
+MEASUREMENTS = ("cache", "chaos", "kill", "soak")
 
-bench = typer.Typer(help="Measure this program here, beside what it is compared with.", no_args_is_help=True)
-for command in (cache, chaos, kill, soak):
-    bench.command()(command)
+
+class Measurements(TyperGroup):
+    """Finds the command `pnl bench NAME` in the module of that name."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All there are."""
+        del ctx
+        return list(MEASUREMENTS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The one of this name; None if there is none."""
+        if cmd_name not in MEASUREMENTS:
+            return super().get_command(ctx, cmd_name)
+        one = typer.Typer(add_completion=False)
+        one.command()(getattr(import_module(f"pnl.bench.{cmd_name}"), cmd_name))
+        return get_command(one)
+
+
+bench = typer.Typer(cls=Measurements)
+
+
+@bench.callback()
+def _measure() -> None:
+    """Measure this program here, beside what it is compared with."""
