@@ -16,8 +16,8 @@ from numbered_writer import LONGEST_S, change, keep_writing, open_once, race, wh
 from pnl.bench.kill_checks import examine, odd_minutes
 from pnl.bench.kill_dashboard import dashboard
 from pnl.bench.kill_viewer import Viewer
+from pnl.schema import MIGRATIONS
 from pnl.store import Store
-from pnl.store.schema import MIGRATIONS
 
 KILLS = 60
 MIGRATION_KILLS = 40

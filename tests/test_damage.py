@@ -15,9 +15,9 @@ import pytest
 
 from pnl.errors import StoreError
 from pnl.records import Batch, Refused
+from pnl.schema import MIGRATIONS
 from pnl.store import Change, Store
 from pnl.store.damage import LARGEST_EXAMINED_BYTES, suspicion
-from pnl.store.schema import MIGRATIONS
 from tests.test_store import EVERYTHING, NOW, deal, fill, record, recorded, settlement, snapshot
 
 SNAPSHOTS = 1200

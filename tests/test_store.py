@@ -35,9 +35,9 @@ from pnl.records import (
     Snapshot,
     State,
 )
+from pnl.schema import MIGRATIONS
 from pnl.store import Change, Store
 from pnl.store.damage import Seal
-from pnl.store.schema import MIGRATIONS
 from pnl.store.writer import _at_most, _open
 
 NOW = datetime(2026, 11, 22, 9, 30, 0, 250_000, tzinfo=UTC)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pnl.records import MONEY_FIELDS
-from pnl.store.schema import BAR_PARTS
+from pnl.schema import BAR_PARTS
 
 MINUTE_MS = 60_000
 KEYS = {

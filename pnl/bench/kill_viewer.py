@@ -11,7 +11,7 @@ from aiohttp import ClientError, ClientSession, ClientWebSocketResponse, WSMsgTy
 from bokeh.protocol import Protocol
 from bokeh.protocol.receiver import Receiver
 
-from pnl.store.rows import micros, to_ms
+from pnl.rows import micros, to_ms
 
 TOKEN = re.compile(r'"token":"([^"]+)"')
 AGAIN_S = 0.05

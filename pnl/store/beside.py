@@ -9,8 +9,8 @@ from typing import Literal, Self
 
 from pnl.errors import StoreError
 from pnl.records import Snapshot
-from pnl.store.rows import to_snapshot
-from pnl.store.schema import MIGRATIONS, SNAPSHOT_COLUMNS
+from pnl.rows import to_snapshot
+from pnl.schema import MIGRATIONS, SNAPSHOT_COLUMNS
 from pnl.store.tables import Recorded, load
 
 FILE = "pnl.db"

@@ -6,7 +6,7 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from pnl.records import MONEY_FIELDS
-from pnl.store.schema import BAR_PARTS, SNAPSHOT_COLUMNS
+from pnl.schema import BAR_PARTS, SNAPSHOT_COLUMNS
 
 MINUTE_MS = 60_000
 

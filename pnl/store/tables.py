@@ -12,8 +12,7 @@ from typing import Any
 
 from pnl.errors import Damaged
 from pnl.records import Batch, CostDay, Deal, Fill, Known, Mark, Refused, Settlement, Snapshot
-from pnl.store.minutes import MINUTE_MS, upsert, write_snapshots
-from pnl.store.rows import (
+from pnl.rows import (
     cost_rows,
     deal_row,
     fill_row,
@@ -28,7 +27,8 @@ from pnl.store.rows import (
     to_settlement,
     to_us,
 )
-from pnl.store.schema import COSTS, DEALS, FILLS, RECORD_TABLES, SETTLEMENTS, RecordTable, seal
+from pnl.schema import COSTS, DEALS, FILLS, RECORD_TABLES, SETTLEMENTS, RecordTable, seal
+from pnl.store.minutes import MINUTE_MS, upsert, write_snapshots
 
 SHOWN_FOR_MS = 7 * 24 * 60 * MINUTE_MS
 

@@ -27,6 +27,8 @@ from typing import Any, Literal, Self
 from pnl.config import private_folder
 from pnl.errors import Damaged, StoreError, StoreHeld, StoreReadOnly
 from pnl.records import MONEY_FIELDS, Snapshot
+from pnl.rows import to_snapshot
+from pnl.schema import MIGRATIONS, seal
 from pnl.store.beside import FILE, NEWEST, Kind, check_kind, known_version, reader
 from pnl.store.damage import (
     Seal,
@@ -39,8 +41,6 @@ from pnl.store.damage import (
     set_aside,
     suspicion,
 )
-from pnl.store.rows import to_snapshot
-from pnl.store.schema import MIGRATIONS, seal
 from pnl.store.tables import Change, Recorded, load, read_chain, write
 
 LOCK_FILE = "pnl.lock"
