@@ -64,5 +64,13 @@ class StoreReadOnly(StoreError):
     """Nothing can be written to the data folder."""
 
 
+class HistoryError(PnlError):
+    """A question about the history makes no sense, or cannot be answered."""
+
+
+class HistoryDown(HistoryError):
+    """The process that answers questions about the history died or took too long; the next question starts it anew."""
+
+
 class SimulatorError(PnlError):
     """The simulated world cannot be built, for instance from a damaged recording."""

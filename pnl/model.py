@@ -159,7 +159,8 @@ class PnLModel(param.Parameterized):
         self._set_aside(name, batch)
         self.readings[name] = Reading(name, state, batch, as_of, batch.error, tuple(self._refused[name].values()))
         news = replace(news, cursors=self._known[name].cursors, refused=batch.refused, reread=batch.reread)
-        return Change(self.put_together(), source.origin, news, as_of)
+        snapshot = self.put_together()
+        return Change(snapshot, source.origin, news, as_of, known_at=snapshot.taken_at)
 
     def _set_aside(self, name: str, batch: Batch) -> None:
         """Remember the rows that were refused until they are read again and are good, or gone."""

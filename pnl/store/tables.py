@@ -24,6 +24,7 @@ from pnl.rows import (
     to_fill,
     to_instant,
     to_mark,
+    to_ms,
     to_settlement,
     to_us,
 )
@@ -35,12 +36,16 @@ SHOWN_FOR_MS = 7 * 24 * 60 * MINUTE_MS
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one poll changes: the records, where its source goes on from, and the snapshot that includes them."""
+    """What one poll changes: the records, where its source goes on from, and the snapshot that includes them.
+
+    `known_at` is from when on the records count: the instant of the first snapshot with them, recorded or not.
+    """
 
     snapshot: Snapshot | None = None
     origin: str = ""
     batch: Batch = field(default_factory=Batch)
     as_of: datetime | None = None
+    known_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ def write(connection: sqlite3.Connection, changes: Sequence[Change], *, broken: 
     chain = read_chain(connection)
     sealed = chain.records
     for change in changes:
-        sealed += _write_records(connection, change, now_ms)
+        sealed += _write_records(connection, change, now_ms if change.known_at is None else to_ms(change.known_at))
         if change.origin and change.origin not in broken:
             _write_source(connection, change, now_ms)
     snapshots = [snapshot_row(change.snapshot) for change in changes if change.snapshot is not None]
@@ -132,7 +137,7 @@ def _put(
     is_key = " AND ".join(f"{column} = ?" for column in table.columns[: len(key)])
     columns = ", ".join(table.columns)
     old = connection.execute(f"SELECT {columns}, received_ms FROM {table.name} WHERE {is_key}", key).fetchall()  # noqa: S608
-    wanted = set(rows)
+    wanted, came_ms = set(rows), {row[:-1]: row[-1] for row in old}
     gone = [row for row in old if row[:-1] not in wanted]
     if old and not gone and len(old) == len(rows):
         return 0
@@ -141,7 +146,7 @@ def _put(
     connection.executemany(
         "INSERT INTO superseded VALUES (?, ?, ?)", [(table.name, json.dumps(row), now_ms) for row in gone]
     )
-    connection.executemany(insert_of(table), [(*row, now_ms) for row in rows])
+    connection.executemany(insert_of(table), [(*row, came_ms.get(row, now_ms)) for row in rows])
     return sum(seal(*row) for row in rows) - sum(seal(*row[:-1]) for row in old)
 
 

@@ -1,0 +1,381 @@
+"""Asks the worker: starts it, waits no longer than a deadline, and starts it anew when it died or hangs."""
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from pnl.cache import Cache
+from pnl.errors import HistoryDown, HistoryError
+from pnl.history.monitor import QueryMonitor
+from pnl.history.wire import LENGTH, Answer, Column, Counted, Opening, Question, frame, unpacked
+from pnl.journal import COMPONENTS
+from pnl.ledger import Ledger
+from pnl.records import MICRO, ZERO, Snapshot
+from pnl.rows import to_fill, to_ms, to_settlement, to_snapshot
+from pnl.schema import FILLS, SETTLEMENTS
+
+DEADLINE_S = 10.0
+ATTEMPTS = 2
+SHARED_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Bars of one money column: `start` in ms since the epoch, money in whole micro-dollars, `count` of snapshots.
+
+    Where `rebuilt` is true a bar is made from the records, without open P&L, and `count` is of changes.
+    """
+
+    bucket: str
+    start: Column
+    open: Column
+    high: Column
+    low: Column
+    close: Column
+    mean: Column
+    count: Column
+    rebuilt: Column
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """What was booked in a range, in US dollars, by component; and how open P&L moved meanwhile, None if unknown."""
+
+    components: Mapping[str, Decimal]
+    open_before_usd: Decimal | None
+    open_after_usd: Decimal | None
+
+    @property
+    def trading_usd(self) -> Decimal:
+        """Realized on trades, before fees."""
+        return self._part("kalshi_realized")
+
+    @property
+    def fees_usd(self) -> Decimal:
+        """Fees of trading."""
+        return self._part("kalshi_fees")
+
+    @property
+    def costs_usd(self) -> Decimal:
+        """Billed and estimated costs."""
+        return self._part("billed_costs") + self._part("estimated_costs")
+
+    @property
+    def revenue_usd(self) -> Decimal:
+        """Revenue of deals."""
+        return self._part("total_revenue")
+
+    @property
+    def net_usd(self) -> Decimal:
+        """Trading − fees − costs + revenue; open P&L is not in it."""
+        return self.trading_usd - self.fees_usd - self.costs_usd + self.revenue_usd
+
+    @property
+    def open_change_usd(self) -> Decimal | None:
+        """By how much open P&L grew; what was open before the first snapshot is not known and counts as nothing."""
+        return None if self.open_after_usd is None else self.open_after_usd - (self.open_before_usd or ZERO)
+
+    def _part(self, component: str) -> Decimal:
+        return self.components.get(component, ZERO).quantize(MICRO)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One line of a breakdown in US dollars, exact; `name` is None for all that it does not speak of."""
+
+    name: str | None
+    net_usd: Decimal
+    trading_usd: Decimal
+    fees_usd: Decimal
+    costs_usd: Decimal
+    revenue_usd: Decimal
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fall:
+    """From a high of net P&L to the lowest point behind it, until the high was reached again (None: not yet)."""
+
+    high_usd: Decimal
+    high_at: datetime
+    low_usd: Decimal
+    low_at: datetime
+    recovered_at: datetime | None
+
+    @property
+    def depth_usd(self) -> Decimal:
+        """How deep it went."""
+        return self.high_usd - self.low_usd
+
+
+@dataclass(frozen=True, slots=True)
+class Drawdowns:
+    """The high-water mark, how far the newest minute is below it, and the deepest falls, the deepest first."""
+
+    high_usd: Decimal | None
+    high_at: datetime | None
+    below_usd: Decimal | None
+    falls: tuple[Fall, ...]
+
+
+class History:
+    """The history of one data folder; `async with`. The worker is started by the first question.
+
+    Args:
+        path: The store's file.
+        kind: Whether it holds `real` or `simulated` numbers.
+        zone: Name of the time zone where days begin.
+        counted: Whose records count.
+        deadline_s: Seconds within which every question is answered or fails.
+        version: Grows with every commit; while it stands still, the same question gets the same answer again. None:
+            every question is asked.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        kind: str,
+        zone: str,
+        counted: Counted | None = None,
+        deadline_s: float = DEADLINE_S,
+        version: Callable[[], object] | None = None,
+    ) -> None:
+        self._opening = Opening(str(path), kind, zone, counted or Counted())
+        self._deadline_s = deadline_s
+        self._version = version
+        self._cache = Cache(None, ttl_s=SHARED_S)
+        self._worker: asyncio.subprocess.Process | None = None
+        self._turn = asyncio.Lock()
+        self.queries = QueryMonitor()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop the worker."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await _stop(worker)
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process, None while there is none."""
+        return None if self._worker is None else self._worker.pid
+
+    async def bars(
+        self,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        *,
+        bucket: str | None = None,
+        column: str = "net_pnl",
+        most: int = 1000,
+    ) -> Bars:
+        """Bars over [start, end); None is the first record, and the newest.
+
+        Args:
+            start: Aware; the minute that it is in counts whole.
+            end: Aware.
+            bucket: 1s, 10s, 1m, 5m, 15m, 1h, 1d, 1w or 1mo; None: the finest that makes no more than `most` of them.
+            column: A money column, see `records.MONEY_FIELDS`.
+            most: See `bucket`.
+
+        Raises:
+            HistoryError: It makes no sense, or nothing is recorded.
+            HistoryDown: There was no answer within the deadline.
+        """
+        found = await self._ask("bars", **_range(start, end), bucket=bucket, column=column, most=most)
+        return Bars(bucket=found["bucket"], **unpacked(found["columns"]))
+
+    async def booked(self, start: datetime | None = None, end: datetime | None = None) -> Booked:
+        """What was booked in [start, end), from the records as they are known now.
+
+        Raises:
+            HistoryError: See `bars`.
+        """
+        found = await self._ask("booked", **_range(start, end))
+        components = {name: Decimal(found["components"].get(name, 0)) for name in COMPONENTS}
+        return Booked(components, _usd(found["open_before"]), _usd(found["open_after"]))
+
+    async def breakdown(
+        self, start: datetime | None = None, end: datetime | None = None, *, by: str = "source"
+    ) -> tuple[Part, ...]:
+        """What was booked in [start, end) by source, market, event, series, item, deal, day, month, weekday or hour.
+
+        Raises:
+            HistoryError: See `bars`.
+        """
+        found = await self._ask("breakdown", **_range(start, end), by=by)
+        return tuple(map(_line, found["rows"]))
+
+    async def drawdowns(
+        self, start: datetime | None = None, end: datetime | None = None, *, most: int = 5
+    ) -> Drawdowns:
+        """The high-water mark and the deepest falls of net P&L in [start, end).
+
+        Raises:
+            HistoryError: See `bars`.
+        """
+        found = await self._ask("drawdowns", **_range(start, end), most=most)
+        high, last = found["high"], found["last"]
+        falls = tuple(_fall(*fall) for fall in found["falls"])
+        return Drawdowns(_usd(high), _at(found["high_ms"]), None if high is None else _usd(high - last), falls)
+
+    async def snapshot_at(self, moment: datetime, sources: tuple[str, ...]) -> Snapshot | None:
+        """The snapshot that was shown at an instant; None before the first.
+
+        Args:
+            moment: Aware.
+            sources: Whose states it should tell.
+
+        Raises:
+            HistoryError: See `bars`.
+        """
+        row = (await self._ask("snapshot_at", at_ms=to_ms(moment)))["row"]
+        return None if row is None else to_snapshot(row, sources)
+
+    async def ledger_at(self, moment: datetime) -> Ledger:
+        """The trading account as its records were known at an instant.
+
+        Raises:
+            HistoryError: See `bars`.
+        """
+        rows = (await self._ask("records_at", at_ms=to_ms(moment)))["rows"]
+        ledger = Ledger()
+        ledger.add(map(to_fill, rows.get(FILLS.name, ())), map(to_settlement, rows.get(SETTLEMENTS.name, ())))
+        return ledger
+
+    async def _ask(self, kind: str, **values: Any) -> Any:
+        """The answer to a question; whoever asks the same one meanwhile shares it."""
+        question = Question(kind, values)
+        if self._version is None:
+            return msgspec.msgpack.decode(await self._answered(question))
+        key = f"history:{self._version()}:{msgspec.json.encode(question).decode()}"
+        cached = await self._cache.get(key, lambda: self._answered(question), ttl_s=SHARED_S, stale_s=0)
+        if cached.value is None:
+            raise cached.error or HistoryDown("the history cannot be read now")
+        return msgspec.msgpack.decode(cached.value)
+
+    async def _answered(self, question: Question) -> bytes:
+        began = time.perf_counter()
+        slow: list[tuple[str, float]] = []
+        failed = True
+        try:
+            answer = await self._within_deadline(question)
+            slow = answer.slow
+            if answer.error is not None:
+                raise HistoryError(answer.error)
+            failed = False
+        finally:
+            took_ms = (time.perf_counter() - began) * 1000
+            self.queries.note(question.kind, took_ms, failed=failed, slow=slow)
+        for statement, ms in slow:
+            log.info("slow: %.0f ms for %s: %s", ms, question.kind, statement)
+        return msgspec.msgpack.encode(answer.value)
+
+    async def _within_deadline(self, question: Question) -> Answer:
+        """Ask, and ask once more if the worker dies of it; one that hangs is killed."""
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                async with self._turn:
+                    return await self._exchange(question)
+        except TimeoutError:
+            raise HistoryDown(
+                f"no answer about the history within {self._deadline_s:g} s ({question.kind}); "
+                "ask again in a moment, or for a shorter range"
+            ) from None
+
+    async def _exchange(self, question: Question) -> Answer:
+        for attempt in range(1, ATTEMPTS + 1):
+            worker = await self._running()
+            try:
+                return await _converse(worker, question)
+            except (asyncio.IncompleteReadError, OSError):
+                log.warning("the process for the history ended in the middle of a question (%s)", question.kind)
+                await self.aclose()
+                if attempt == ATTEMPTS:
+                    what = f"the process for the history died twice of one question ({question.kind})"
+                    raise HistoryDown(what) from None
+            except BaseException:  # cancelled or out of time: its answer would be taken for the next question's
+                self._abandon()
+                raise
+        raise AssertionError
+
+    def _abandon(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None and worker.returncode is None:
+            worker.kill()
+
+    async def _running(self) -> asyncio.subprocess.Process:
+        if self._worker is None or self._worker.returncode is not None:
+            pipe = asyncio.subprocess.PIPE
+            self._worker = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "pnl.history.worker", stdin=pipe, stdout=pipe
+            )
+            _write(self._worker, self._opening)
+        return self._worker
+
+
+async def _converse(worker: asyncio.subprocess.Process, question: Question) -> Answer:
+    if worker.stdin is None or worker.stdout is None:
+        raise OSError("no pipe")
+    _write(worker, question)
+    await worker.stdin.drain()
+    [length] = LENGTH.unpack(await worker.stdout.readexactly(LENGTH.size))
+    return msgspec.msgpack.decode(await worker.stdout.readexactly(length), type=Answer)
+
+
+def _write(worker: asyncio.subprocess.Process, message: msgspec.Struct) -> None:
+    if worker.stdin is not None:
+        worker.stdin.write(frame(message))
+
+
+async def _stop(worker: asyncio.subprocess.Process) -> None:
+    if worker.returncode is None:
+        worker.kill()  # it holds nothing that could be lost
+    await worker.wait()
+
+
+def _range(start: datetime | None, end: datetime | None) -> dict[str, int | None]:
+    return {"start_ms": None if start is None else to_ms(start), "end_ms": None if end is None else to_ms(end)}
+
+
+def _usd(micros: int | None) -> Decimal | None:
+    return None if micros is None else Decimal(micros).scaleb(-6)
+
+
+def _at(ms: int | None) -> datetime | None:
+    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def _line(row: Sequence[Any]) -> Part:
+    name, *money, steps = row
+    net, trading, fees, costs, revenue = map(Decimal, money)
+    return Part(name, net, trading, fees, costs, revenue, steps)
+
+
+def _fall(high: int, high_ms: int, low: int, low_ms: int, recovered_ms: int | None) -> Fall:
+    usd = [Decimal(micros).scaleb(-6) for micros in (high, low)]
+    at = [datetime.fromtimestamp(ms / 1000, UTC) for ms in (high_ms, low_ms)]
+    return Fall(usd[0], at[0], usd[1], at[1], _at(recovered_ms))

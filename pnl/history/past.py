@@ -1,0 +1,143 @@
+"""What the worker knows of one data folder: the minutes, the records' own journal, and the snapshots one by one."""
+
+from collections.abc import Sequence
+from datetime import tzinfo
+from pathlib import Path
+from typing import Any
+
+from pnl.history.duck import Duck, sqlite_query
+from pnl.history.minutes import BAR_COLUMNS, Minutes, columns_of
+from pnl.history.versions import Version, before_the_first, read_versions, records_of
+from pnl.history.wire import Counted
+from pnl.journal import Step, in_us, minutes
+from pnl.ledger import event_of, series_of
+from pnl.records import MONEY_FIELDS
+from pnl.schema import SNAPSHOT_COLUMNS
+
+MINUTE_MS = 60_000
+QUICK_MS = 24 * 60 * MINUTE_MS
+JOURNAL = (
+    "at_us BIGINT, component VARCHAR, source VARCHAR, key VARCHAR, event VARCHAR, series VARCHAR, "
+    "usd DECIMAL(38,12), net DECIMAL(38,12)"
+)
+CHAIN = "SELECT commits, snapshots, net_micros, records FROM chain"
+FINEST = 12  # digits of a dollar behind the point that a sum is exact to
+
+
+class Past:
+    """One data folder as of the last commit; ask `now()` before anything else, inside its transaction."""
+
+    def __init__(self, duck: Duck, path: Path, kind: str, zone: tzinfo, counted: Counted) -> None:
+        self.duck = duck
+        self.zone = zone
+        self._path = path
+        self._kind = kind
+        self._counted = counted
+        self._file = -1
+        self._chain: tuple[int, ...] = ()
+        self.versions: list[Version] = []
+        self.first_ms: int | None = None
+        self.minutes = Minutes(duck)
+        duck.rows(f"CREATE TABLE rebuilt ({', '.join(f'{column} BIGINT' for column in BAR_COLUMNS)})")
+        duck.rows(f"CREATE TABLE journal ({JOURNAL})")
+
+    def catch_up(self) -> None:
+        """Read what was committed since the last time."""
+        file = self._path.stat().st_ino if self._path.exists() else -1
+        if file != self._file:  # new, or a damaged one was set aside
+            self.duck.attach(self._path, self._kind)
+            self._file, self._chain = file, ()
+        with self.duck.transaction():
+            chain = tuple(int(value) for value in self.duck.sqlite(CHAIN)[0])
+            if chain == self._chain:
+                return
+            before, self._chain = self._chain, ()  # until all of it is read
+            if not before:
+                self.minutes.read_all()
+            self.minutes.catch_up(chain[1], chain[2])
+            if self.first_ms is None:
+                self.first_ms = self._first_ms()
+            if not before or before[3] != chain[3] or (self.first_ms is not None and before[1] == 0):
+                self._read_records()
+            self._chain = chain
+
+    @property
+    def commits(self) -> int:
+        """How many commits this is as of."""
+        return self._chain[0] if self._chain else 0
+
+    def _first_ms(self) -> int | None:
+        first = self.duck.sqlite("SELECT min(timestamp) FROM pnl_snapshots")[0][0]
+        return None if first is None else int(first)
+
+    def _read_records(self) -> None:
+        """Make the journal, and what is rebuilt of it, anew."""
+        self.versions = read_versions(self.duck, self._counted)
+        current = records_of(version for version in self.versions if version.is_current)
+        self._fill_journal(current.steps(self.zone))
+        early = current if self.first_ms is None else before_the_first(self.versions, self.first_ms, self.zone)
+        self._fill_rebuilt(early.steps(self.zone), None if self.first_ms is None else self.first_ms // MINUTE_MS - 1)
+
+    def _fill_journal(self, steps: Sequence[Step]) -> None:
+        self.duck.rows("TRUNCATE journal")
+        columns: list[list[Any]] = [
+            [in_us(step.at) for step in steps],
+            [step.component for step in steps],
+            [step.source for step in steps],
+            [step.key for step in steps],
+            [event_of(step.key) if step.source == "kalshi" else step.key for step in steps],
+            [series_of(step.key) if step.source == "kalshi" else step.key for step in steps],
+            [f"{step.usd:.{FINEST}f}" for step in steps],
+            [f"{step.net_usd:.{FINEST}f}" for step in steps],
+        ]
+        self._fill("journal", JOURNAL, columns)
+
+    def _fill_rebuilt(self, steps: Sequence[Step], last: int | None) -> None:
+        self.duck.rows("TRUNCATE rebuilt")
+        rows = [
+            (minute, count, *(part for name in MONEY_FIELDS for part in bars[name]))
+            for minute, count, bars in minutes(steps, last=last)
+        ]
+        self._fill("rebuilt", ", ".join(f"{column} BIGINT" for column in BAR_COLUMNS), list(zip(*rows, strict=True)))
+
+    def _fill(self, table: str, declared: str, columns: Sequence[Sequence[Any]]) -> None:
+        """Fill a table by columns: row by row would take a hundred times longer."""
+        if not columns or not columns[0]:
+            return
+        types = [column.split(" ")[1] for column in declared.split(", ")]
+        given = [f"unnest(?::{'VARCHAR' if kind.startswith('DECIMAL') else kind}[])" for kind in types]
+        self.duck.rows(f"INSERT INTO {table} SELECT {', '.join(given)}", [list(column) for column in columns])
+
+    def bars_between(self, name: str, start: int, end: int, *, by_hours: bool) -> str:
+        """A query for one money column's minutes, rebuilt ones marked."""
+        recorded = self.minutes.between(name, start, end, by_hours=by_hours)
+        columns = ", ".join(columns_of(name))
+        rebuilt = f"SELECT {columns}, TRUE AS is_rebuilt FROM rebuilt WHERE minute >= {start} AND minute < {end}"
+        return f"{rebuilt} UNION ALL SELECT *, FALSE FROM ({recorded})" if recorded else rebuilt
+
+    def extent(self) -> tuple[int, int] | None:
+        """The first minute of all, and the one behind the last; None of an empty store."""
+        [(first, last)] = self.duck.rows("SELECT min(minute), max(minute) FROM rebuilt")
+        recorded = None if self.first_ms is None else self.first_ms // MINUTE_MS
+        firsts = [minute for minute in (first, recorded) if minute is not None]
+        lasts = [minute for minute in (last, self.minutes.newest) if minute is not None and minute >= 0]
+        return (min(firsts), max(lasts) + 1) if firsts and lasts else None
+
+    def snapshots_between(self, name: str, start_ms: int, end_ms: int) -> str:
+        """A query for one money column of the snapshots one by one: `at` in ms since the epoch, and `micros`."""
+        chosen = f"FROM {{0}} WHERE timestamp >= {start_ms} AND timestamp < {end_ms}"
+        if end_ms - start_ms > QUICK_MS:
+            return f"SELECT timestamp AS at, {name}_micros AS micros {chosen.format('store.pnl_snapshots')}"
+        wanted = f"SELECT timestamp, {name}_micros {chosen.format('pnl_snapshots')}"
+        return f"SELECT timestamp::BIGINT AS at, {name}_micros::BIGINT AS micros FROM {sqlite_query(wanted)}"
+
+    def snapshot_before(self, end_ms: int) -> tuple[Any, ...] | None:
+        """The last snapshot before an instant, as the store's row of it."""
+        columns = ", ".join(SNAPSHOT_COLUMNS)
+        wanted = f"SELECT {columns} FROM pnl_snapshots WHERE timestamp < {end_ms} ORDER BY timestamp DESC LIMIT 1"
+        rows = self.duck.sqlite(wanted)
+        return tuple(map(_typed, SNAPSHOT_COLUMNS, rows[0])) if rows else None
+
+
+def _typed(name: str, value: str) -> int | str:
+    return value if name in ("sources", "said") else int(value)
