@@ -1,5 +1,6 @@
 """One session's page: the verdict in the HTML itself, the plots and the table below it, all following the hub."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import tzinfo
 from zoneinfo import ZoneInfo
@@ -89,7 +90,9 @@ def _follow(hub: Hub, live: Live) -> None:
         return
     document.js_on_event("document_ready", CustomJS(args={"fields": live.fields}, code=PAINT))
     document.js_on_event("connection_lost", CustomJS(code=CUT))
-    pn.state.onload(lambda: hub.join(document, live))
+    # Bokeh calls back in another thread, where a newer patch could overtake the one that brings the page to the present.
+    loop = asyncio.get_running_loop()
+    pn.state.onload(lambda: loop.call_soon_threadsafe(hub.join, document, live))
     pn.state.on_session_destroyed(lambda _context: hub.leave(document))
 
 
