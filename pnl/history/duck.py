@@ -1,7 +1,7 @@
 """DuckDB with the store attached to it, for reading only; statements that take long are noted."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from pnl.errors import HistoryError
-from pnl.history.wire import Columns
+from pnl.history.wire import Column, Columns
 from pnl.schema import MIGRATIONS
 
 SLOW_MS = 100.0
@@ -81,6 +81,12 @@ class Duck:
     def sqlite(self, statement: str) -> list[tuple[Any, ...]]:
         """All rows of a statement that SQLite itself runs, by its own indexes; every value comes as text."""
         return self.rows(f"SELECT * FROM {sqlite_query(statement)}")
+
+    def insert(self, table: str, columns: Mapping[str, Column]) -> None:
+        """Fill a table by whole columns: row by row, or as parameters, it would take many times as long."""
+        self._connection.register("given", dict(columns))
+        self.rows(f"INSERT INTO {table} SELECT * FROM given")
+        self._connection.unregister("given")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -5,6 +5,8 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pnl.history.duck import Duck, sqlite_query
 from pnl.history.minutes import BAR_COLUMNS, Minutes, columns_of
 from pnl.history.versions import Version, before_the_first, read_versions, records_of
@@ -36,6 +38,7 @@ class Past:
         self._file = -1
         self._chain: tuple[int, ...] = ()
         self.versions: list[Version] = []
+        self._early: list[Version] | None = None
         self.first_ms: int | None = None
         self.minutes = Minutes(duck)
         duck.rows(f"CREATE TABLE rebuilt ({', '.join(f'{column} BIGINT' for column in BAR_COLUMNS)})")
@@ -73,10 +76,15 @@ class Past:
     def _read_records(self) -> None:
         """Make the journal, and what is rebuilt of it, anew."""
         self.versions = read_versions(self.duck, self._counted)
-        current = records_of(version for version in self.versions if version.is_current)
-        self._fill_journal(current.steps(self.zone))
-        early = current if self.first_ms is None else before_the_first(self.versions, self.first_ms, self.zone)
-        self._fill_rebuilt(early.steps(self.zone), None if self.first_ms is None else self.first_ms // MINUTE_MS - 1)
+        current = [version for version in self.versions if version.is_current]
+        steps = records_of(current).steps(self.zone)
+        self._fill_journal(steps)
+        first = self.first_ms
+        early = current if first is None else before_the_first(self.versions, first, self.zone)
+        if early != self._early:
+            same = steps if early == current else records_of(early).steps(self.zone)
+            self._fill_rebuilt(same, None if first is None else first // MINUTE_MS - 1)
+            self._early = early
 
     def _fill_journal(self, steps: Sequence[Step]) -> None:
         self.duck.rows("TRUNCATE journal")
@@ -104,9 +112,10 @@ class Past:
         """Fill a table by columns: row by row would take a hundred times longer."""
         if not columns or not columns[0]:
             return
-        types = [column.split(" ")[1] for column in declared.split(", ")]
-        given = [f"unnest(?::{'VARCHAR' if kind.startswith('DECIMAL') else kind}[])" for kind in types]
-        self.duck.rows(f"INSERT INTO {table} SELECT {', '.join(given)}", [list(column) for column in columns])
+        names = [column.split(" ")[0] for column in declared.split(", ")]
+        kinds = [object if isinstance(column[0], str) else np.int64 for column in columns]
+        arrays = [np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+        self.duck.insert(table, dict(zip(names, arrays, strict=True)))
 
     def bars_between(self, name: str, start: int, end: int, *, by_hours: bool) -> str:
         """A query for one money column's minutes, rebuilt ones marked."""

@@ -96,18 +96,18 @@ def records_of(versions: Iterable[Version]) -> Records:
     )
 
 
-def before_the_first(versions: Iterable[Version], first_ms: int, zone: tzinfo) -> Records:
+def before_the_first(versions: Iterable[Version], first_ms: int, zone: tzinfo) -> list[Version]:
     """What the P&L before the first snapshot is rebuilt from.
 
     What happened on days before it is taken as it is known now; of its own day what it counted is taken, or the line
     would not end where the snapshots begin.
     """
     today = _day(first_ms * 1000, zone)
-    return records_of(
+    return [
         version
         for version in versions
         if (version.is_current if day_of(version, zone) < today else version.is_known(first_ms))
-    )
+    ]
 
 
 def day_of(version: Version, zone: tzinfo) -> date:

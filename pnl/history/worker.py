@@ -18,6 +18,7 @@ from pnl.history.wire import Answer, Opening, Question, frame, read_frame
 
 def main() -> None:
     """Answer until nobody asks any more."""
+    sys.modules["pandas"] = None  # type: ignore[assignment] # DuckDB would import it, only to see that nothing is one of its
     with os.fdopen(os.dup(1), "wb") as out:
         os.dup2(2, 1)  # whatever a library prints must not stand between two answers
         opening = read_frame(sys.stdin.buffer)
