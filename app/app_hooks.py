@@ -43,6 +43,7 @@ async def _open(engine: Engine, hub: Hub) -> None:
         await engine.__aenter__()
         hub.recall(await engine.store.snapshots(limit=LINE_POINTS))
         engine.start()
+        await engine.warm_history()
     except PnlError as error:
         _failed(error)
     except Exception:

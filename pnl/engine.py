@@ -3,8 +3,9 @@
 import asyncio
 import json
 import logging
+from collections.abc import Iterable
 from concurrent.futures import Future
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
@@ -12,13 +13,15 @@ from typing import Self
 
 from pnl.cache import CURRENT, WARM_S, Cache, Cached
 from pnl.config import Settings
-from pnl.errors import ConfigError, StoreError, StoreHeld, StoreReadOnly
+from pnl.errors import ConfigError, HistoryError, StoreError, StoreHeld, StoreReadOnly
 from pnl.follower import Follower
+from pnl.history.client import History
+from pnl.history.wire import Counted
 from pnl.model import PnLModel, as_json
 from pnl.records import Snapshot, State
-from pnl.sources import open_sources
+from pnl.sources import Source, open_sources
 from pnl.sources.transport import OnAnswer, Transport
-from pnl.store import Beside, Change, Kind, Recorded, Store, read_beside
+from pnl.store import FILE, Beside, Change, Kind, Recorded, Store, read_beside
 
 SLOWEST_COMMIT_S = 0.25
 LATE_S = 4.0
@@ -50,6 +53,7 @@ class Engine:
         self.model = PnLModel(mark=settings.kalshi_mark)
         self.store = _store(settings)
         self.cache = Cache(None)
+        self.history = self._history(Counted())
         self._on_answer = on_answer
         self.resources = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
@@ -87,9 +91,21 @@ class Engine:
         )
         await self.resources.enter_async_context(transport)
         sources, others = open_sources(self.settings, transport)
+        self.history = self._history(counted(sources))
+        self.resources.push_async_callback(self.history.aclose)
         self.model.read_from(sources, others).restore(await self._open_store())
         if any(reading.state is State.STALE for reading in self.model.readings.values()):
             await self._show_restored()
+
+    def _history(self, counts: Counted) -> History:
+        settings = self.settings
+        return History(
+            settings.data_dir / FILE,
+            kind=_kind(settings),
+            zone=settings.timezone,
+            counted=counts,
+            version=lambda: self.model.snapshot and self.model.snapshot.sequence,
+        )
 
     async def _show_restored(self) -> None:
         """What is on disk stands before the first poll ends, and is recorded as the stale total that it is."""
@@ -232,6 +248,11 @@ class Engine:
         if change.snapshot is not None and is_recorded:
             self.cache.warm(_as_bytes(change.snapshot))
 
+    async def warm_history(self) -> None:
+        """Have the process for the history read what is recorded, before anybody asks."""
+        with suppress(HistoryError):
+            await self.history.bars()
+
     async def current(self) -> Cached:
         """The newest recorded snapshot as JSON, from memory, disk or the store, and how old it is."""
         return await self.cache.get(CURRENT, self._read_current, ttl_s=WARM_S)
@@ -243,6 +264,12 @@ class Engine:
     def _show(self, snapshot: Snapshot | None, *, is_recorded: bool) -> None:
         if snapshot is not None:
             self.model.show(replace(snapshot, is_recorded=is_recorded))
+
+
+def counted(sources: Iterable[Source]) -> Counted:
+    """Whose records the history counts: those of the sources that are configured."""
+    sources = list(sources)
+    return Counted(frozenset(source.name for source in sources), frozenset(source.origin for source in sources))
 
 
 def _as_bytes(snapshot: Snapshot) -> bytes:

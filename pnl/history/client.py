@@ -161,6 +161,8 @@ class History:
         self._version = version
         self._cache = Cache(None, ttl_s=SHARED_S)
         self._worker: asyncio.subprocess.Process | None = None
+        self._killed: list[asyncio.subprocess.Process] = []
+        self._is_closed = False
         self._turn = asyncio.Lock()
         self.queries = QueryMonitor()
 
@@ -173,10 +175,11 @@ class History:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop the worker."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            await _stop(worker)
+        """Stop the worker; whoever waits for an answer is told."""
+        self._is_closed = True
+        self._abandon()
+        async with self._turn:
+            await self._bury()
 
     @property
     def pid(self) -> int | None:
@@ -307,13 +310,15 @@ class History:
             ) from None
 
     async def _exchange(self, question: Question) -> Answer:
+        await self._bury()
         for attempt in range(1, ATTEMPTS + 1):
             worker = await self._running()
             try:
                 return await _converse(worker, question)
             except (asyncio.IncompleteReadError, OSError):
                 log.warning("the process for the history ended in the middle of a question (%s)", question.kind)
-                await self.aclose()
+                self._abandon()
+                await self._bury()
                 if attempt == ATTEMPTS:
                     what = f"the process for the history died twice of one question ({question.kind})"
                     raise HistoryDown(what) from None
@@ -323,17 +328,33 @@ class History:
         raise AssertionError
 
     def _abandon(self) -> None:
+        """Kill the worker: it holds nothing that could be lost."""
         worker, self._worker = self._worker, None
-        if worker is not None and worker.returncode is None:
-            worker.kill()
+        if worker is not None:
+            if worker.returncode is None:
+                worker.kill()
+            self._killed.append(worker)
+
+    async def _bury(self) -> None:
+        """Wait until the workers that were killed are gone."""
+        while self._killed:
+            worker = self._killed.pop()
+            if worker.stdin is not None and worker.stdout is not None:
+                worker.stdin.close()
+                await worker.stdout.read()
+            await worker.wait()
 
     async def _running(self) -> asyncio.subprocess.Process:
         if self._worker is None or self._worker.returncode is not None:
+            self._abandon()
             pipe = asyncio.subprocess.PIPE
             self._worker = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "pnl.history.worker", stdin=pipe, stdout=pipe
             )
             _write(self._worker, self._opening)
+        if self._is_closed:
+            self._abandon()
+            raise HistoryDown("the history is closed")
         return self._worker
 
 
@@ -349,12 +370,6 @@ async def _converse(worker: asyncio.subprocess.Process, question: Question) -> A
 def _write(worker: asyncio.subprocess.Process, message: msgspec.Struct) -> None:
     if worker.stdin is not None:
         worker.stdin.write(frame(message))
-
-
-async def _stop(worker: asyncio.subprocess.Process) -> None:
-    if worker.returncode is None:
-        worker.kill()  # it holds nothing that could be lost
-    await worker.wait()
 
 
 def _range(start: datetime | None, end: datetime | None) -> dict[str, int | None]:

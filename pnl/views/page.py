@@ -90,9 +90,13 @@ def _follow(hub: Hub, live: Live) -> None:
         return
     document.js_on_event("document_ready", CustomJS(args={"fields": live.fields}, code=PAINT))
     document.js_on_event("connection_lost", CustomJS(code=CUT))
-    # Bokeh calls back in another thread, where a newer patch could overtake the one that brings the page to the present.
+    # Bokeh calls back in another thread, where a newer patch could overtake the one that sends what was missed.
     loop = asyncio.get_running_loop()
-    pn.state.onload(lambda: loop.call_soon_threadsafe(hub.join, document, live))
+
+    def join() -> None:
+        loop.call_soon_threadsafe(hub.join, document, live)
+
+    pn.state.onload(join)
     pn.state.on_session_destroyed(lambda _context: hub.leave(document))
 
 
