@@ -4,6 +4,7 @@ A session's page holds three column sources: `fields` (every text of the page th
 over the last snapshots) and `days` (net P&L by day). Nothing is drawn anew, and what is equal is not sent.
 """
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -30,6 +31,7 @@ UNKNOWN_AT_FIRST = (
     *("trades", "open_trades", "settled"),
 )
 GAP_MS = 90_000
+AGAIN_S = 0.005
 
 GAP = float("nan")
 
@@ -152,6 +154,7 @@ class Hub:
         self._points: deque[Point] = deque(maxlen=LINE_POINTS)
         self._days: dict[str, list[Any]] = {"day": [], "net": [], "total": []}
         self._sessions: dict[Document, Live] = {}
+        self._behind: set[Document] = set()
         model.param.watch(self._on_snapshot, "snapshot")
 
     @property
@@ -180,13 +183,12 @@ class Hub:
     def join(self, document: Document, live: Live) -> None:
         """Let a session follow; what changed while its page was loading is sent at once."""
         self._sessions[document] = live
-        with set_curdoc(document), unlocked():
-            self._catch_up(live)
-        document.add_next_tick_callback(live.on_records)
+        self._send(document, live, self._bring_up)
 
     def leave(self, document: Document) -> None:
         """Forget a session."""
         self._sessions.pop(document, None)
+        self._behind.discard(document)
 
     def _on_snapshot(self, event: Event) -> None:
         self.publish(event.new)
@@ -210,25 +212,48 @@ class Hub:
     def publish_records(self) -> None:
         """Bring every session to the days' new totals, and let it read anew what it shows of the records."""
         self._days = day_columns(self._model.day_totals(self._zone))
-        self._each(lambda live: _replace(live.days, self._days))
-        for document, live in self._sessions.items():
-            document.add_next_tick_callback(live.on_records)
+
+        def send(live: Live) -> None:
+            _replace(live.days, self._days)
+            live.on_records()
+
+        self._each(send)
 
     def _each(self, send: Callable[[Live], None]) -> None:
         for document, live in list(self._sessions.items()):
-            if not _is_connected(document):  # writing to it would keep Bokeh from ever clearing it away
+            if _is_connected(document):
+                self._send(document, live, send)
+            else:  # writing to it would keep Bokeh from ever clearing it away
                 self.leave(document)
-                continue
-            try:
-                with set_curdoc(document), unlocked():
-                    send(live)
-            except Exception:
-                log.exception("a session could not be written to and is let go; its page loads itself anew")
-                self.leave(document)
+
+    def _send(self, document: Document, live: Live, send: Callable[[Live], None]) -> None:
+        """Write to a session, unless another thread is at its document: then it is brought to the present later."""
+        if document in self._behind:
+            return
+        if _is_in_use(document):
+            self._behind.add(document)
+            asyncio.get_running_loop().call_later(AGAIN_S, self._try_again, document)
+            return
+        try:
+            with set_curdoc(document), unlocked():
+                send(live)
+        except Exception:
+            log.exception("a session could not be written to and is let go; its page loads itself anew")
+            self.leave(document)
+
+    def _try_again(self, document: Document) -> None:
+        self._behind.discard(document)
+        if document in self._sessions:
+            self._send(document, self._sessions[document], self._bring_up)
 
     def _patches(self, texts: Mapping[str, str]) -> list[tuple[int, str]]:
         index = {name: number for number, name in enumerate(self.fields)}
         return [(index[name], text) for name, text in texts.items()]
+
+    def _bring_up(self, live: Live) -> None:
+        """Bring a session to the present, whatever it has missed."""
+        self._catch_up(live)
+        live.on_records()
 
     def _catch_up(self, live: Live) -> None:
         shown = dict(zip(live.fields.data["name"], live.fields.data["text"], strict=True))
@@ -256,6 +281,13 @@ def _is_connected(document: Document) -> bool:
     """Whether a page still listens; a document without a session is somebody's own."""
     session = getattr(document.session_context, "session", None)
     return session is None or session.connection_count > 0
+
+
+def _is_in_use(document: Document) -> bool:
+    """Whether a callback runs on a document: Bokeh runs it in another thread, and holds the session's lock for it."""
+    session = getattr(document.session_context, "session", None)
+    lock = getattr(session, "_lock", None)
+    return lock is not None and lock.locked()
 
 
 def day_columns(totals: Mapping[date, Decimal]) -> dict[str, list[float]]:

@@ -1,5 +1,6 @@
 """Only what changed is sent: counted in the events of a real document."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -246,3 +247,30 @@ def test_a_page_that_is_closed_is_written_to_no_longer(session):
 
     assert hub.session_count == 1
     assert shown(live)["net"] != "$95.80"
+
+
+class Busy(Away):
+    """A session's context whose lock can be held, as Bokeh holds it while a callback runs in another thread."""
+
+    def __init__(self):
+        super().__init__()
+        self.connection_count = 1
+        self._lock = asyncio.Lock()
+
+
+async def test_a_session_that_another_thread_works_on_is_brought_to_the_present_behind_it(session):
+    """Two threads at one document would mix up their patches."""
+    model, _hub, live, document, _events = session
+    context = Busy()
+    document._session_context = lambda: context
+    async with context._lock:
+        model.show(snapshot_at(2, total_revenue=Decimal(100)))
+        model.show(snapshot_at(4, total_revenue=Decimal(200)))
+        assert shown(live)["net"] == "-$4.20"
+
+    async with asyncio.timeout(5):
+        while shown(live)["net"] == "-$4.20":  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0)
+
+    assert shown(live)["net"] == "$195.80"
+    assert live.line.data["net"] == pytest.approx([-4.2, 95.8, 195.8])
