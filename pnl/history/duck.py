@@ -33,7 +33,12 @@ class Duck:
 
     def __init__(self) -> None:
         self._connection = duckdb.connect(
-            config={"threads": 2, "python_enable_replacements": False, "autoinstall_known_extensions": False}
+            config={
+                "threads": 2,
+                "python_enable_replacements": False,
+                "autoinstall_known_extensions": False,
+                "allocator_background_threads": True,  # gives memory back to the system
+            }
         )
         self._connection.execute(f"LOAD {quoted(extension())}")
         # A scan in several threads is no snapshot: each thread reads in a transaction of its own.

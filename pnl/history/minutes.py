@@ -42,18 +42,23 @@ class Minutes:
         for table, columns in (("minutes", NET_COLUMNS), ("hours", BAR_COLUMNS), ("recent", BAR_COLUMNS)):
             duck.rows(f"CREATE TABLE {table} ({', '.join(f'{column} BIGINT' for column in columns)})")
 
-    def catch_up(self, snapshots: int, net_micros: int) -> None:
+    def catch_up(self, snapshots: int, net_micros: int, *, anew: bool = False) -> bool:
         """Read what was written since the last time.
 
         Args:
             snapshots: How many there are.
             net_micros: Their sum; when both do not come out, an older minute was written anew, and all is read again.
+            anew: Read all again in any case.
+
+        Returns:
+            Whether all was read.
         """
-        far_behind = self.newest < 0
-        if not far_behind:
+        if self.newest >= 0 and not anew:
             self._read_recent()
-        if far_behind or self._totals() != (snapshots, net_micros):
-            self.read_all()
+            if self._totals() == (snapshots, net_micros):
+                return False
+        self._read_all()
+        return True
 
     def _read_recent(self) -> None:
         wanted = f"SELECT {', '.join(BAR_COLUMNS)} FROM pnl_1m WHERE minute >= {self.newest}"
@@ -62,7 +67,7 @@ class Minutes:
         self._roll("recent")
         self._duck.rows(f"DELETE FROM recent WHERE minute < {self.closed_until}")
 
-    def read_all(self) -> None:
+    def _read_all(self) -> None:
         """Read every minute."""
         for table in ("minutes", "hours", "recent"):
             self._duck.rows(f"TRUNCATE {table}")

@@ -39,6 +39,7 @@ class Past:
         self._chain: tuple[int, ...] = ()
         self.versions: list[Version] = []
         self._early: list[Version] | None = None
+        self._rebuilt: tuple[int, int] | None = None
         self.first_ms: int | None = None
         self.minutes = Minutes(duck)
         duck.rows(f"CREATE TABLE rebuilt ({', '.join(f'{column} BIGINT' for column in BAR_COLUMNS)})")
@@ -51,18 +52,23 @@ class Past:
             self.duck.attach(self._path, self._kind)
             self._file, self._chain = file, ()
         with self.duck.transaction():
-            chain = tuple(int(value) for value in self.duck.sqlite(CHAIN)[0])
-            if chain == self._chain:
-                return
-            before, self._chain = self._chain, ()  # until all of it is read
-            if not before:
-                self.minutes.read_all()
-            self.minutes.catch_up(chain[1], chain[2])
-            if self.first_ms is None:
-                self.first_ms = self._first_ms()
-            if not before or before[3] != chain[3] or (self.first_ms is not None and before[1] == 0):
-                self._read_records()
-            self._chain = chain
+            reads_all = self._follow()
+        if reads_all:
+            self.duck.rows("CHECKPOINT")  # packs what was read
+
+    def _follow(self) -> bool:
+        """Read what is new; whether that was everything."""
+        chain = tuple(int(value) for value in self.duck.sqlite(CHAIN)[0])
+        if chain == self._chain:
+            return False
+        before, self._chain = self._chain, ()  # until all of it is read
+        read_all = self.minutes.catch_up(chain[1], chain[2], anew=not before)
+        if self.first_ms is None:
+            self.first_ms = self._first_ms()
+        if not before or before[3] != chain[3] or (self.first_ms is not None and before[1] == 0):
+            self._read_records()
+        self._chain = chain
+        return read_all
 
     @property
     def commits(self) -> int:
@@ -106,6 +112,7 @@ class Past:
             (minute, count, *(part for name in MONEY_FIELDS for part in bars[name]))
             for minute, count, bars in minutes(steps, last=last)
         ]
+        self._rebuilt = (rows[0][0], rows[-1][0] + 1) if rows else None
         self._fill("rebuilt", ", ".join(f"{column} BIGINT" for column in BAR_COLUMNS), list(zip(*rows, strict=True)))
 
     def _fill(self, table: str, declared: str, columns: Sequence[Sequence[Any]]) -> None:
@@ -120,17 +127,17 @@ class Past:
     def bars_between(self, name: str, start: int, end: int, *, by_hours: bool) -> str:
         """A query for one money column's minutes, rebuilt ones marked."""
         recorded = self.minutes.between(name, start, end, by_hours=by_hours)
-        columns = ", ".join(columns_of(name))
-        rebuilt = f"SELECT {columns}, TRUE AS is_rebuilt FROM rebuilt WHERE minute >= {start} AND minute < {end}"
-        return f"{rebuilt} UNION ALL SELECT *, FALSE FROM ({recorded})" if recorded else rebuilt
+        pieces = [f"SELECT *, FALSE AS is_rebuilt FROM ({recorded})"] if recorded else []
+        if not recorded or (self._rebuilt is not None and start < self._rebuilt[1]):
+            columns = ", ".join(columns_of(name))
+            pieces += [f"SELECT {columns}, TRUE AS is_rebuilt FROM rebuilt WHERE minute >= {start} AND minute < {end}"]
+        return " UNION ALL ".join(pieces)
 
     def extent(self) -> tuple[int, int] | None:
         """The first minute of all, and the one behind the last; None of an empty store."""
-        [(first, last)] = self.duck.rows("SELECT min(minute), max(minute) FROM rebuilt")
-        recorded = None if self.first_ms is None else self.first_ms // MINUTE_MS
-        firsts = [minute for minute in (first, recorded) if minute is not None]
-        lasts = [minute for minute in (last, self.minutes.newest) if minute is not None and minute >= 0]
-        return (min(firsts), max(lasts) + 1) if firsts and lasts else None
+        recorded = None if self.first_ms is None else (self.first_ms // MINUTE_MS, self.minutes.newest + 1)
+        known = [each for each in (self._rebuilt, recorded) if each is not None]
+        return (min(start for start, _ in known), max(end for _, end in known)) if known else None
 
     def snapshots_between(self, name: str, start_ms: int, end_ms: int) -> str:
         """A query for one money column of the snapshots one by one: `at` in ms since the epoch, and `micros`."""

@@ -86,8 +86,7 @@ def _nothing() -> dict[str, Column]:
 
 def bars_query(past: Past, start: int, end: int, bucket: Bucket, column: str) -> str:
     """The bars between two minutes; `start` counts buckets, days or months."""
-    steps = offsets(start, end, past.zone)
-    key, by_hours = _key(bucket, steps)
+    key, by_hours = _key(bucket, offsets(start, end, past.zone) if bucket.calendar else [])
     source = past.bars_between(column, start, end, by_hours=by_hours)
     parts = ", ".join(f"{sql.format(name=column, key='minute')} AS {part}" for part, sql in PARTS.items())
     query = (

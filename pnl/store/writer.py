@@ -297,8 +297,8 @@ def _open_whole(path: Path, kind: Kind, synchronous: str, sealed: tuple[int, int
             version = known_version(path)
             if version == 0 and sealed[0]:
                 raise Damaged("it is empty")
-            connection = opened.enter_context(closing(_connect(path, synchronous)))
-            _migrate(connection, path, version)
+            connection = opened.enter_context(closing(connect(path, synchronous)))
+            migrate(connection, path, version)
             _keep_apart(connection, path, kind)
             if is_quickly_examined(path) or suspicion(path).exists():
                 examine(connection)
@@ -333,7 +333,8 @@ def _note_damage(connection: sqlite3.Connection, what: str) -> None:
     connection.execute("INSERT OR REPLACE INTO damage VALUES (?, ?)", (time.time_ns() // 1_000_000, what))
 
 
-def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
+def connect(path: Path, synchronous: str) -> sqlite3.Connection:
+    """A connection that writes; there must be one of them only."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.create_function("seal", -1, seal, deterministic=True)
     _tune(connection, synchronous)
@@ -349,7 +350,7 @@ def _tune(connection: sqlite3.Connection, synchronous: str) -> None:
     connection.execute("PRAGMA mmap_size = 0")
 
 
-def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
+def migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
     """Bring the file to this version, each step whole or not at all; what it was before is kept beside it."""
     if 0 < version < len(MIGRATIONS):
         _back_up(connection, path.with_name(f"{path.stem}-v{version}{path.suffix}"))
