@@ -8,29 +8,46 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from secrets import token_urlsafe
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from pnl import __version__
 from pnl.bench.commands import bench
 from pnl.config import Settings, load_settings
-from pnl.engine import Engine
-from pnl.errors import ConfigError, PnlError, StoreHeld
+from pnl.doctor import examine
+from pnl.engine import Engine, history_of
+from pnl.errors import ConfigError, HistoryError, PnlError, StoreHeld
+from pnl.history.buckets import bucket_named
+from pnl.history.client import Table as Answered
+from pnl.history.export import CsvWriter, JsonWriter, pieces
+from pnl.history.ranges import HELP, Range, parse_range
 from pnl.model import as_json
-from pnl.records import Snapshot, money
+from pnl.records import MONEY_FIELDS, Snapshot, money
 from pnl.simulator import LivingMarket, RecordedAccount, Simulator
 from pnl.sources.transport import OnAnswer
 from pnl.web.access import serving_advice
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_PARTIAL = 0, 1, 3
+STARTING_S = 5.0
+
+
+class Form(StrEnum):
+    """How a history is written."""
+
+    CSV = "csv"
+    JSON = "json"
+    PARQUET = "parquet"
+
 
 app = typer.Typer(
     help="One live number you can trust: Kalshi trading − Anthropic cost + revenue.",
@@ -159,6 +176,104 @@ def _tell(taken: Snapshot) -> int:
     if taken.is_empty:
         return EXIT_ERROR
     return EXIT_COMPLETE if taken.complete else EXIT_PARTIAL
+
+
+@app.command()
+def history(
+    *,
+    bucket: Annotated[
+        str, typer.Option(help="1s, 10s, 1m, 5m, 15m, 1h, 1d, 1w or 1mo; days and longer in PNL_TIMEZONE.")
+    ] = "1d",
+    from_: Annotated[str, typer.Option("--from", help="Where to begin: 2026-07, 2026-07-04, 2026-07-04T09:30.")] = "",
+    to: Annotated[str, typer.Option(help="Where to end, a named day or month included; default: now.")] = "",
+    within: Annotated[str, typer.Option("--range", help=f"Both at once: {HELP}.")] = "",
+    column: Annotated[str, typer.Option(help="Which money: " + ", ".join(MONEY_FIELDS) + ".")] = "net_pnl",
+    form: Annotated[Form, typer.Option("--format", help="csv, json, or parquet, which needs --out.")] = Form.CSV,
+    out: Annotated[Path | None, typer.Option(help="File to write; without it, the output.")] = None,
+) -> None:
+    """Bars of the P&L over any range: bucket_start, open, high, low, close, count.
+
+    What was before the first snapshot is rebuilt from the records, without open P&L. Money is exact in every format.
+    """
+    settings = load_settings()
+    chosen = _range_of(settings, within or f"{from_}..{to}")
+    asyncio.run(_write_history(settings, chosen, bucket=bucket, column=column, form=form, out=out))
+
+
+def _range_of(settings: Settings, text: str) -> Range:
+    return parse_range("all" if text == ".." else text, zone=settings.zone, now=datetime.now(UTC))
+
+
+async def _write_history(
+    settings: Settings, chosen: Range, *, bucket: str, column: str, form: "Form", out: Path | None
+) -> None:
+    bucket_named(bucket)
+    if form is Form.PARQUET and out is None:
+        raise HistoryError("Parquet is no text; name a file with --out")
+    async with history_of(settings) as asked:
+        if form is Form.PARQUET and out is not None:
+            count = await asked.export(out, chosen.start, chosen.end, bucket=bucket, column=column)
+            said.print(f"{count:,} bars in {out}", markup=False)
+            return
+        with ExitStack() as opened:
+            stream = sys.stdout if out is None else opened.enter_context(out.open("w", encoding="utf-8", newline=""))
+            progress = opened.enter_context(Progress(console=said, transient=True))
+            writer = (CsvWriter if form is Form.CSV else JsonWriter)(stream, settings.zone)
+            task = progress.add_task("history", total=None)
+            async for bars, done, total in pieces(
+                asked, chosen.start, chosen.end, bucket=bucket, column=column, zone=settings.zone
+            ):
+                writer.write(bars)
+                progress.update(task, completed=done, total=total)
+            writer.close()
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT, of DuckDB's SQL, over the store's tables.")],
+    *,
+    rows: Annotated[int, typer.Option(min=1, help="The most rows to show.")] = 1000,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long it may take.")] = 5.0,
+    as_json_object: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Ask the store in SQL, for reading only: `pnl sql "SELECT ticker, count(*) FROM kalshi_trades GROUP BY 1"`.
+
+    `pnl sql "SHOW TABLES"` names the tables. Money is in micro-dollars, instants in ms (snapshots) or µs since 1970.
+    """
+    found = asyncio.run(_sql(load_settings(), query, rows, seconds))
+    if as_json_object:
+        print(json.dumps({"columns": found.names, "rows": found.rows, "is_cut": found.is_cut}))
+    else:
+        table = Table(*map(escape, found.names))
+        for row in found.rows:
+            table.add_row(*("" if value is None else escape(str(value)) for value in row))
+        Console().print(table)
+    if found.is_cut:
+        said.print(f"pnl: only the first {rows} rows; --rows shows more", style="yellow", markup=False)
+
+
+async def _sql(settings: Settings, query: str, rows: int, seconds: float) -> Answered:
+    async with history_of(settings, deadline_s=seconds + STARTING_S) as asked:
+        return await asked.sql(query, rows=rows, seconds=seconds)
+
+
+@app.command()
+def doctor() -> None:
+    """Look at settings, files, coverage, drift and the speed of the history; changes nothing and shows no secret.
+
+    Ends with 1 when something is not as it should be.
+    """
+    raise typer.Exit(asyncio.run(_examine(load_settings())))
+
+
+async def _examine(settings: Settings) -> int:
+    found_wrong = False
+    table = Table(show_header=False)
+    async for name, text, is_well in examine(settings):
+        found_wrong = found_wrong or not is_well
+        table.add_row(escape(name), escape(text), "" if is_well else "!", style=None if is_well else "yellow")
+    Console().print(table)
+    return EXIT_ERROR if found_wrong else EXIT_COMPLETE
 
 
 @app.command()

@@ -113,6 +113,13 @@ class Settings(BaseSettings):
         "cut (421 of 500 simulated cuts lost some; FULL lost none).",
     )
     commit_rows: int = Field(100, ge=1, le=10_000, description="Snapshots written in one commit at most.")
+    raw_days: int = Field(
+        30,
+        ge=3,
+        le=36_500,
+        description="Days for which each single snapshot is kept in the store; older months go into Parquet files "
+        "beside it. Minutes are kept for ever.",
+    )
     commit_ms: int = Field(
         100, ge=0, le=60_000, description="Least milliseconds between two commits; the first is made at once."
     )

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
@@ -16,16 +17,18 @@ from pnl.config import Settings
 from pnl.errors import ConfigError, HistoryError, StoreError, StoreHeld, StoreReadOnly
 from pnl.follower import Follower
 from pnl.history.client import History
+from pnl.history.process import DEADLINE_S
 from pnl.history.wire import Counted
 from pnl.model import PnLModel, as_json
 from pnl.records import Snapshot, State
 from pnl.sources import Source, open_sources
 from pnl.sources.transport import OnAnswer, Transport
-from pnl.store import FILE, Beside, Change, Kind, Recorded, Store, read_beside
+from pnl.store import FILE, Archived, Beside, Change, Kind, Recorded, Store, read_beside
 
 SLOWEST_COMMIT_S = 0.25
 LATE_S = 4.0
 FOLLOW_S = 0.5
+RETAIN_S = 6 * 3600
 CACHE_FOLDER = "cache"
 POLLS_UNTIL_LATE = 2
 
@@ -143,8 +146,32 @@ class Engine:
         """Begin to poll, each source at its own pace, so that a slow one holds nobody up; or to follow who does."""
         if self._holder is None:
             self._tasks = [asyncio.create_task(self._poll(name), name=f"poll-{name}") for name in self.model.sources]
+            if self._records:
+                self._tasks.append(asyncio.create_task(self._retain(), name="retain"))
         else:
             self._tasks = [asyncio.create_task(self._follow(), name="follow")]
+
+    async def _retain(self) -> None:
+        """Move months of old snapshots into the archive, now and then."""
+        while True:
+            try:
+                await self.retain()
+            except (HistoryError, StoreError) as error:
+                log.warning("old snapshots stay where they are: %s", error)
+            await asyncio.sleep(RETAIN_S)
+
+    async def retain(self) -> None:
+        """Move the months of snapshots that are old enough into the archive.
+
+        Raises:
+            HistoryError: A file cannot be written.
+            StoreError: A file does not hold what is recorded, or the store cannot be written.
+        """
+        await self.store.drop_archived()
+        now_ms = time.time_ns() // 1_000_000
+        for month in await self.store.due_months(now_ms, self.settings.raw_days):
+            written = await self.history.archive(month.name, start_ms=month.start_ms, until_ms=month.until_ms)
+            await self.store.retire(Archived(month.name, month.until_ms, **written))
 
     async def _follow(self) -> None:
         """Show what another process records, and go on in its place once it lets go of the folder."""
@@ -270,6 +297,18 @@ def counted(sources: Iterable[Source]) -> Counted:
     """Whose records the history counts: those of the sources that are configured."""
     sources = list(sources)
     return Counted(frozenset(source.name for source in sources), frozenset(source.origin for source in sources))
+
+
+def history_of(settings: Settings, *, deadline_s: float = DEADLINE_S) -> History:
+    """The history of a data folder, for a look without an engine; `async with`.
+
+    Without any source in the settings, whatever the folder holds is shown, and all of it counts.
+    """
+    kind, counts = None, Counted()
+    if settings.has_source:
+        kind, counts = _kind(settings), counted(open_sources(settings, Transport())[0])
+    path = settings.data_dir / FILE
+    return History(path, kind=kind, zone=settings.timezone, counted=counts, deadline_s=deadline_s)
 
 
 def _as_bytes(snapshot: Snapshot) -> bytes:

@@ -186,6 +186,15 @@ MIGRATIONS = (
     ) STRICT;
     """
     + FIRST_CHAIN,
+    """
+    CREATE TABLE archived (
+        month TEXT PRIMARY KEY,  -- UTC, YYYY-MM
+        until_ms INTEGER NOT NULL,  -- what is older is in the archive
+        rows INTEGER NOT NULL,
+        net_micros INTEGER NOT NULL,
+        file TEXT NOT NULL  -- relative to the data folder
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 SNAPSHOT_COLUMNS = (

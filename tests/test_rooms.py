@@ -24,6 +24,7 @@ ROOMS = [
     "stream",
     "views",
     "engine",
+    "doctor",
     "web",
     "simulator",
     "bench",

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pnl.errors import HistoryError
 
 SECOND_MS, MINUTE_MS, DAY_MS = 1_000, 60_000, 86_400_000
+MOST_SHIFT_MS = 180 * MINUTE_MS  # by so much the local days of a range are shorter than 24 hours, all together
 EPOCH_DAY = date(1970, 1, 1)
 
 
@@ -58,8 +59,12 @@ def bucket_named(name: str) -> Bucket:
 
 def bucket_that_fits(range_ms: int, most: int) -> Bucket:
     """The finest bucket that cuts a range into no more than `most` (the coarsest there is, if none does)."""
-    fitting = (bucket for bucket in BUCKETS.values() if range_ms <= (most - 1) * bucket.length_ms)
+    fitting = (bucket for bucket in BUCKETS.values() if range_ms <= (most - 1) * bucket.length_ms - _shift_ms(bucket))
     return next(fitting, BUCKETS["1mo"])
+
+
+def _shift_ms(bucket: Bucket) -> int:
+    return MOST_SHIFT_MS if bucket.calendar else 0
 
 
 def day_start_ms(day: int, zone: tzinfo) -> int:
@@ -106,7 +111,7 @@ def _offsets_of(year: int, zone: tzinfo) -> tuple[tuple[int, int], ...]:
     first = int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) // 60
     last = int(datetime(year + 1, 1, 1, tzinfo=UTC).timestamp()) // 60
     found = [(first, _offset(first, zone))]
-    for minute in range(first + 1440, last, 1440):
+    for minute in range(first + 1440, last + 1, 1440):  # also the year's last day: Kiribati skipped that of 1994
         if _offset(minute, zone) != found[-1][1]:
             found.append(_change(minute - 1440, minute, zone))
     return tuple(found)

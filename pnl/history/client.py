@@ -1,8 +1,6 @@
-"""Asks the worker: starts it, waits no longer than a deadline, and starts it anew when it died or hangs."""
+"""The history as the rest of the program asks for it: questions with types, answers in US dollars."""
 
-import asyncio
 import logging
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,22 +8,21 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import msgspec
 
 from pnl.cache import Cache
 from pnl.errors import HistoryDown, HistoryError
 from pnl.history.monitor import QueryMonitor
-from pnl.history.wire import LENGTH, Answer, Column, Counted, Opening, Question, frame, unpacked
+from pnl.history.process import DEADLINE_S, Worker
+from pnl.history.wire import Column, Counted, Opening, Question, unpacked
 from pnl.journal import COMPONENTS
 from pnl.ledger import Ledger
 from pnl.records import MICRO, ZERO, Snapshot
 from pnl.rows import to_fill, to_ms, to_settlement, to_snapshot
 from pnl.schema import FILLS, SETTLEMENTS
 
-DEADLINE_S = 10.0
-ATTEMPTS = 2
 SHARED_S = 60.0
 
 log = logging.getLogger(__name__)
@@ -133,12 +130,21 @@ class Drawdowns:
     falls: tuple[Fall, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The answer to a query of one's own; `is_cut` when there were more rows. Decimals and instants are texts."""
+
+    names: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    is_cut: bool
+
+
 class History:
     """The history of one data folder; `async with`. The worker is started by the first question.
 
     Args:
         path: The store's file.
-        kind: Whether it holds `real` or `simulated` numbers.
+        kind: Whether it has to hold `real` or `simulated` numbers; None: any.
         zone: Name of the time zone where days begin.
         counted: Whose records count.
         deadline_s: Seconds within which every question is answered or fails.
@@ -150,20 +156,17 @@ class History:
         self,
         path: Path,
         *,
-        kind: str,
+        kind: str | None,
         zone: str,
         counted: Counted | None = None,
         deadline_s: float = DEADLINE_S,
         version: Callable[[], object] | None = None,
     ) -> None:
-        self._opening = Opening(str(path), kind, zone, counted or Counted())
-        self._deadline_s = deadline_s
+        opening = Opening(str(path), kind, zone, counted or Counted())
+        self._worker = Worker(opening, deadline_s=deadline_s)
+        self._console = Worker(msgspec.structs.replace(opening, is_console=True), deadline_s=deadline_s)
         self._version = version
         self._cache = Cache(None, ttl_s=SHARED_S)
-        self._worker: asyncio.subprocess.Process | None = None
-        self._killed: list[asyncio.subprocess.Process] = []
-        self._is_closed = False
-        self._turn = asyncio.Lock()
         self.queries = QueryMonitor()
 
     async def __aenter__(self) -> Self:
@@ -175,16 +178,14 @@ class History:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop the worker; whoever waits for an answer is told."""
-        self._is_closed = True
-        self._abandon()
-        async with self._turn:
-            await self._bury()
+        """Stop the workers; whoever waits for an answer is told."""
+        await self._worker.aclose()
+        await self._console.aclose()
 
     @property
     def pid(self) -> int | None:
         """The worker's process, None while there is none."""
-        return None if self._worker is None else self._worker.pid
+        return self._worker.pid
 
     async def bars(
         self,
@@ -210,6 +211,28 @@ class History:
         """
         found = await self._ask("bars", **_range(start, end), bucket=bucket, column=column, most=most)
         return Bars(bucket=found["bucket"], **unpacked(found["columns"]))
+
+    async def export(
+        self, path: Path, start: datetime | None = None, end: datetime | None = None, *, bucket: str, column: str
+    ) -> int:
+        """Write bars to a Parquet file: `bucket_start`, money as decimals of US dollars, `count`; returns how many.
+
+        Raises:
+            HistoryError: See `bars`, or the file cannot be written.
+        """
+        where = {"path": str(path), "bucket": bucket, "column": column}
+        question = Question("export", where | _range(start, end))
+        written: int = msgspec.msgpack.decode(await self._answered(self._worker, question))["rows"]
+        return written
+
+    async def archive(self, month: str, *, start_ms: int, until_ms: int) -> Mapping[str, Any]:
+        """Write a month of raw snapshots to a Parquet file beside the store; returns `file`, `rows` and `net_micros`.
+
+        Raises:
+            HistoryError: It cannot be written, or does not hold what the store holds.
+        """
+        question = Question("archive", {"month": month, "start_ms": start_ms, "until_ms": until_ms})
+        return cast("Mapping[str, Any]", msgspec.msgpack.decode(await self._answered(self._worker, question)))
 
     async def booked(self, start: datetime | None = None, end: datetime | None = None) -> Booked:
         """What was booked in [start, end), from the records as they are known now.
@@ -269,23 +292,38 @@ class History:
         ledger.add(map(to_fill, rows.get(FILLS.name, ())), map(to_settlement, rows.get(SETTLEMENTS.name, ())))
         return ledger
 
+    async def sql(self, query: str, *, rows: int = 1000, seconds: float = 5.0) -> Table:
+        """What a SELECT of one's own finds in the store's tables; it can change nothing and read nothing else.
+
+        Args:
+            query: One SELECT of DuckDB's SQL, over `pnl_snapshots`, `pnl_1m`, `kalshi_trades` and the others.
+            rows: The most rows of the answer.
+            seconds: How long it may take.
+
+        Raises:
+            HistoryError: With DuckDB's own words, or it is no SELECT, or took too long.
+        """
+        question = Question("sql", {"query": query, "rows": rows, "seconds": seconds})
+        found = msgspec.msgpack.decode(await self._answered(self._console, question))
+        return Table(tuple(found["names"]), [tuple(row) for row in found["rows"]], is_cut=found["is_cut"])
+
     async def _ask(self, kind: str, **values: Any) -> Any:
         """The answer to a question; whoever asks the same one meanwhile shares it."""
         question = Question(kind, values)
         if self._version is None:
-            return msgspec.msgpack.decode(await self._answered(question))
+            return msgspec.msgpack.decode(await self._answered(self._worker, question))
         key = f"history:{self._version()}:{msgspec.json.encode(question).decode()}"
-        cached = await self._cache.get(key, lambda: self._answered(question), ttl_s=SHARED_S, stale_s=0)
+        cached = await self._cache.get(key, lambda: self._answered(self._worker, question), ttl_s=SHARED_S, stale_s=0)
         if cached.value is None:
             raise cached.error or HistoryDown("the history cannot be read now")
         return msgspec.msgpack.decode(cached.value)
 
-    async def _answered(self, question: Question) -> bytes:
+    async def _answered(self, worker: Worker, question: Question) -> bytes:
         began = time.perf_counter()
         slow: list[tuple[str, float]] = []
         failed = True
         try:
-            answer = await self._within_deadline(question)
+            answer = await worker.ask(question)
             slow = answer.slow
             if answer.error is not None:
                 raise HistoryError(answer.error)
@@ -296,80 +334,6 @@ class History:
         for statement, ms in slow:
             log.info("slow: %.0f ms for %s: %s", ms, question.kind, statement)
         return msgspec.msgpack.encode(answer.value)
-
-    async def _within_deadline(self, question: Question) -> Answer:
-        """Ask, and ask once more if the worker dies of it; one that hangs is killed."""
-        try:
-            async with asyncio.timeout(self._deadline_s):
-                async with self._turn:
-                    return await self._exchange(question)
-        except TimeoutError:
-            raise HistoryDown(
-                f"no answer about the history within {self._deadline_s:g} s ({question.kind}); "
-                "ask again in a moment, or for a shorter range"
-            ) from None
-
-    async def _exchange(self, question: Question) -> Answer:
-        await self._bury()
-        for attempt in range(1, ATTEMPTS + 1):
-            worker = await self._running()
-            try:
-                return await _converse(worker, question)
-            except (asyncio.IncompleteReadError, OSError):
-                log.warning("the process for the history ended in the middle of a question (%s)", question.kind)
-                self._abandon()
-                await self._bury()
-                if attempt == ATTEMPTS:
-                    what = f"the process for the history died twice of one question ({question.kind})"
-                    raise HistoryDown(what) from None
-            except BaseException:  # cancelled or out of time: its answer would be taken for the next question's
-                self._abandon()
-                raise
-        raise AssertionError
-
-    def _abandon(self) -> None:
-        """Kill the worker: it holds nothing that could be lost."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            if worker.returncode is None:
-                worker.kill()
-            self._killed.append(worker)
-
-    async def _bury(self) -> None:
-        """Wait until the workers that were killed are gone."""
-        while self._killed:
-            worker = self._killed.pop()
-            if worker.stdin is not None and worker.stdout is not None:
-                worker.stdin.close()
-                await worker.stdout.read()
-            await worker.wait()
-
-    async def _running(self) -> asyncio.subprocess.Process:
-        if self._worker is None or self._worker.returncode is not None:
-            self._abandon()
-            pipe = asyncio.subprocess.PIPE
-            self._worker = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "pnl.history.worker", stdin=pipe, stdout=pipe
-            )
-            _write(self._worker, self._opening)
-        if self._is_closed:
-            self._abandon()
-            raise HistoryDown("the history is closed")
-        return self._worker
-
-
-async def _converse(worker: asyncio.subprocess.Process, question: Question) -> Answer:
-    if worker.stdin is None or worker.stdout is None:
-        raise OSError("no pipe")
-    _write(worker, question)
-    await worker.stdin.drain()
-    [length] = LENGTH.unpack(await worker.stdout.readexactly(LENGTH.size))
-    return msgspec.msgpack.decode(await worker.stdout.readexactly(length), type=Answer)
-
-
-def _write(worker: asyncio.subprocess.Process, message: msgspec.Struct) -> None:
-    if worker.stdin is not None:
-        worker.stdin.write(frame(message))
 
 
 def _range(start: datetime | None, end: datetime | None) -> dict[str, int | None]:

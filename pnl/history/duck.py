@@ -45,7 +45,7 @@ class Duck:
         self._connection.execute("SET sqlite_disable_multithreaded_scans = true")
         self.slow: list[tuple[str, float]] = []
 
-    def attach(self, path: Path, kind: str) -> None:
+    def attach(self, path: Path, kind: str | None) -> None:
         """Attach the store as `store`, in the place of one that was.
 
         Raises:
@@ -65,7 +65,7 @@ class Duck:
             found = self.sqlite("SELECT value FROM meta WHERE key = 'kind'")[0][0]
         except duckdb.Error as error:
             raise HistoryError(f"{path} cannot be read: {_first_line(error)}") from None
-        if found != kind:
+        if kind is not None and found != kind:
             raise HistoryError(f"{path.parent} holds {found} numbers, and {kind} ones are asked for")
 
     @property
@@ -92,6 +92,23 @@ class Duck:
         self._connection.register("given", dict(columns))
         self.rows(f"INSERT INTO {table} SELECT * FROM given")
         self._connection.unregister("given")
+
+    def write_parquet(self, query: str, columns: Mapping[str, Column], path: str) -> None:
+        """Write what a query makes of some columns, as `given`, to a file, whole or not at all.
+
+        Raises:
+            HistoryError: It cannot be written there.
+        """
+        unfinished = Path(f"{path}.part")
+        try:
+            self._connection.register("given", dict(columns))
+            self.rows(f"COPY ({query}) TO {quoted(str(unfinished))} (FORMAT parquet, COMPRESSION zstd)")
+            unfinished.replace(path)
+        except (duckdb.Error, OSError) as error:
+            unfinished.unlink(missing_ok=True)
+            raise HistoryError(f"{path} cannot be written: {_first_line(error)}") from None
+        finally:
+            self._connection.unregister("given")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

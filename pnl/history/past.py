@@ -1,13 +1,14 @@
 """What the worker knows of one data folder: the minutes, the records' own journal, and the snapshots one by one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import tzinfo
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pnl.history.duck import Duck, sqlite_query
+from pnl.history.archive import archive
+from pnl.history.duck import Duck, quoted, sqlite_query
 from pnl.history.minutes import BAR_COLUMNS, Minutes, columns_of
 from pnl.history.versions import Version, before_the_first, read_versions, records_of
 from pnl.history.wire import Counted
@@ -29,18 +30,19 @@ FINEST = 12  # digits of a dollar behind the point that a sum is exact to
 class Past:
     """One data folder as of the last commit; ask `now()` before anything else, inside its transaction."""
 
-    def __init__(self, duck: Duck, path: Path, kind: str, zone: tzinfo, counted: Counted) -> None:
+    def __init__(self, duck: Duck, path: Path, kind: str | None, zone: tzinfo, counted: Counted) -> None:
         self.duck = duck
         self.zone = zone
         self._path = path
         self._kind = kind
         self._counted = counted
-        self._file = -1
+        self._file: int | None = None
         self._chain: tuple[int, ...] = ()
         self.versions: list[Version] = []
         self._early: list[Version] | None = None
         self._rebuilt: tuple[int, int] | None = None
         self.first_ms: int | None = None
+        self._archive: list[tuple[int, int, str]] = []
         self.minutes = Minutes(duck)
         duck.rows(f"CREATE TABLE rebuilt ({', '.join(f'{column} BIGINT' for column in BAR_COLUMNS)})")
         duck.rows(f"CREATE TABLE journal ({JOURNAL})")
@@ -63,6 +65,7 @@ class Past:
             return False
         before, self._chain = self._chain, ()  # until all of it is read
         read_all = self.minutes.catch_up(chain[1], chain[2], anew=not before)
+        self._archive = self._read_archive()
         if self.first_ms is None:
             self.first_ms = self._first_ms()
         if not before or before[3] != chain[3] or (self.first_ms is not None and before[1] == 0):
@@ -77,7 +80,25 @@ class Past:
 
     def _first_ms(self) -> int | None:
         first = self.duck.sqlite("SELECT min(timestamp) FROM pnl_snapshots")[0][0]
+        for _, _, file in self._archive[:1]:
+            [(first,)] = self.duck.rows(f"SELECT min(timestamp) FROM read_parquet({file})")
         return None if first is None else int(first)
+
+    def _read_archive(self) -> list[tuple[int, int, str]]:
+        """From when until when, in ms since the epoch, which file holds the snapshots."""
+        rows = self.duck.sqlite("SELECT until_ms, file FROM archived ORDER BY month")
+        untils = [int(until) for until, _ in rows]
+        files = [quoted(str(self._path.parent / file)) for _, file in rows]
+        return list(zip([0, *untils], untils, files, strict=False))
+
+    @property
+    def archived_until(self) -> int:
+        """Before this instant, in ms since the epoch, snapshots are in files."""
+        return self._archive[-1][1] if self._archive else 0
+
+    def archive(self, *, month: str, start_ms: int, until_ms: int) -> Mapping[str, Any]:
+        """Write a month of snapshots to its file; see `archive.archive`."""
+        return archive(self.duck, self._path.parent, month=month, start_ms=start_ms, until_ms=until_ms)
 
     def _read_records(self) -> None:
         """Make the journal, and what is rebuilt of it, anew."""
@@ -140,19 +161,35 @@ class Past:
         return (min(start for start, _ in known), max(end for _, end in known)) if known else None
 
     def snapshots_between(self, name: str, start_ms: int, end_ms: int) -> str:
-        """A query for one money column of the snapshots one by one: `at` in ms since the epoch, and `micros`."""
-        chosen = f"FROM {{0}} WHERE timestamp >= {start_ms} AND timestamp < {end_ms}"
-        if end_ms - start_ms > QUICK_MS:
-            return f"SELECT timestamp AS at, {name}_micros AS micros {chosen.format('store.pnl_snapshots')}"
-        wanted = f"SELECT timestamp, {name}_micros {chosen.format('pnl_snapshots')}"
-        return f"SELECT timestamp::BIGINT AS at, {name}_micros::BIGINT AS micros FROM {sqlite_query(wanted)}"
+        """A query for one money column of the snapshots one by one: `at_ms` since the epoch, and `micros`."""
+        recent_ms = max(start_ms, self.archived_until)
+        pieces = [
+            f"SELECT timestamp AS at_ms, {name}_micros AS micros FROM read_parquet({file}) "
+            f"WHERE timestamp >= {start_ms} AND timestamp < {end_ms}"
+            for since_ms, until_ms, file in self._archive
+            if since_ms < end_ms and start_ms < until_ms
+        ]
+        chosen = f"WHERE timestamp >= {recent_ms} AND timestamp < {end_ms}"
+        if end_ms - recent_ms > QUICK_MS:
+            recent = f"SELECT timestamp AS at_ms, {name}_micros AS micros FROM store.pnl_snapshots {chosen}"
+        else:
+            wanted = f"SELECT timestamp, {name}_micros FROM pnl_snapshots {chosen}"
+            recent = f"SELECT timestamp::BIGINT AS at_ms, {name}_micros::BIGINT AS micros FROM {sqlite_query(wanted)}"
+        return " UNION ALL ".join([*pieces, recent])
 
     def snapshot_before(self, end_ms: int) -> tuple[Any, ...] | None:
         """The last snapshot before an instant, as the store's row of it."""
         columns = ", ".join(SNAPSHOT_COLUMNS)
-        wanted = f"SELECT {columns} FROM pnl_snapshots WHERE timestamp < {end_ms} ORDER BY timestamp DESC LIMIT 1"
-        rows = self.duck.sqlite(wanted)
-        return tuple(map(_typed, SNAPSHOT_COLUMNS, rows[0])) if rows else None
+        last = f"timestamp < {end_ms} ORDER BY timestamp DESC LIMIT 1"
+        kept = f"SELECT {columns} FROM pnl_snapshots WHERE timestamp >= {self.archived_until} AND {last}"
+        if rows := self.duck.sqlite(kept):
+            return tuple(map(_typed, SNAPSHOT_COLUMNS, rows[0]))
+        for since_ms, _, file in reversed(self._archive):
+            if since_ms < end_ms and (
+                rows := self.duck.rows(f"SELECT {columns} FROM read_parquet({file}) WHERE {last}")
+            ):
+                return rows[0]
+        return None
 
 
 def _typed(name: str, value: str) -> int | str:

@@ -18,7 +18,7 @@ from pnl.history.buckets import (
     offsets,
 )
 from pnl.history.past import Past
-from pnl.history.wire import Column, packed
+from pnl.history.wire import Column, packed, unpacked
 from pnl.records import MONEY_FIELDS
 
 HOUR = 60
@@ -142,11 +142,11 @@ def _starts(past: Past, bucket: Bucket, numbers: Column) -> Column:
 def _from_snapshots(past: Past, start: int, end: int, bucket: Bucket, column: str) -> Mapping[str, Any]:
     """Buckets of less than a minute, from the snapshots one by one, and from the rebuilt minutes before them."""
     raw = past.snapshots_between(column, start, end)
-    key = f"at // {bucket.length_ms}"
+    key = f"at_ms // {bucket.length_ms}"
     names = ", ".join(f"{column}_{part} AS {part}" for part in PARTS)
     query = (
-        f"SELECT {key} AS start, arg_min(micros, at) AS open, max(micros) AS high, min(micros) AS low, "
-        f"arg_max(micros, at) AS close, sum(micros) AS total, count(*) AS count, FALSE AS rebuilt "
+        f"SELECT {key} AS start, arg_min(micros, at_ms) AS open, max(micros) AS high, min(micros) AS low, "
+        f"arg_max(micros, at_ms) AS close, sum(micros) AS total, count(*) AS count, FALSE AS rebuilt "
         f"FROM ({raw}) GROUP BY 1 UNION ALL "
         f"SELECT minute * {MINUTE_MS // bucket.length_ms}, {names}, {column}_sum, snapshots, TRUE FROM rebuilt "
         f"WHERE minute * {MINUTE_MS} >= {start} AND minute * {MINUTE_MS} < {end}"
@@ -157,6 +157,25 @@ def _from_snapshots(past: Past, start: int, end: int, bucket: Bucket, column: st
     )
     columns["start"] = columns["start"] * bucket.length_ms
     return {"bucket": bucket.name, "columns": packed(columns)}
+
+
+def export(past: Past, *, path: str, **asked: Any) -> Mapping[str, Any]:
+    """Write bars to a Parquet file: `bucket_start` in UTC, money as decimals of US dollars with 6 digits.
+
+    Args:
+        past: What is known.
+        path: The file; one that is there is replaced once the new one is whole.
+        **asked: See `bars`.
+
+    Returns:
+        `rows`: how many.
+    """
+    columns = unpacked(bars(past, **asked)["columns"])
+    money = ", ".join(f"({name}::DECIMAL(18, 0) * 0.000001)::DECIMAL(18, 6) AS {name}" for name in PARTS)
+    past.duck.write_parquet(
+        f"SELECT make_timestamptz(start * 1000) AS bucket_start, {money}, count FROM given", columns, path
+    )
+    return {"rows": len(columns["start"])}
 
 
 GROUPS: Mapping[str, str] = {
@@ -292,5 +311,6 @@ def records_at(past: Past, *, at_ms: int) -> Mapping[str, Any]:
 
 
 QUESTIONS: Mapping[str, Callable[..., Mapping[str, Any]]] = {
-    function.__name__: function for function in (bars, booked, breakdown, drawdowns, snapshot_at, records_at)
+    function.__name__: function
+    for function in (Past.archive, bars, export, booked, breakdown, drawdowns, snapshot_at, records_at)
 }

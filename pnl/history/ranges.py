@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from pnl.errors import HistoryError
@@ -52,13 +52,21 @@ def parse_range(text: str, *, zone: tzinfo, now: datetime) -> Range:
         found = _preset(said, now.astimezone(zone)) or _length(said, now.astimezone(zone)) or _calendar(said, zone, now)
         if found is None and ".." in said:
             found = _between(*said.split("..", 1), zone=zone, now=now)
+        if found is not None and _is_empty(found):
+            raise HistoryError(f"the range {text[:60]!r} ends before it begins")
     except (ValueError, OverflowError):  # a 13th month, a year 0
         found = None
     if found is None:
         raise HistoryError(f"{text[:60]!r} is no range of time; type {HELP}")
-    if found.start is not None and found.end is not None and found.end <= found.start:
-        raise HistoryError(f"the range {text[:60]!r} ends before it begins")
-    return found
+    is_alone = found.before is None or _is_empty(found.before)  # nothing to compare with: today, as midnight strikes
+    return replace(found, before=None) if is_alone else found
+
+
+def _is_empty(found: Range) -> bool:
+    """By UTC: on the wall, where clocks are set on, an hour that never was lies before the one that it is."""
+    if found.start is None or found.end is None:
+        return False
+    return found.end.astimezone(UTC) <= found.start.astimezone(UTC)
 
 
 def _preset(said: str, local: datetime) -> Range | None:
@@ -165,11 +173,13 @@ def _between(first: str, last: str, *, zone: tzinfo, now: datetime) -> Range | N
 
 def _end(text: str, zone: tzinfo, now: datetime, *, is_start: bool) -> datetime | None:
     said = text.strip()
-    if said in ("", "now"):
+    if said == "" or (said == "now" and not is_start):
         return None
+    if said == "now":
+        return now
     if (period := _calendar(said, zone, now)) is not None:
         return period.start if is_start else period.end
-    moment = datetime.fromisoformat(said)
+    moment = datetime.fromisoformat(said.upper())  # it takes no small z
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=zone)
 
 

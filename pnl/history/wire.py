@@ -30,7 +30,7 @@ class Opening(msgspec.Struct, frozen=True):
     """The first thing that a worker is told."""
 
     path: str
-    kind: str
+    kind: str | None
     zone: str
     counted: Counted
     is_console: bool = False

@@ -1,7 +1,8 @@
 """The one SQLite writer: records and snapshots in, one commit for what belongs together, minutes rolled up with it."""
 
 from pnl.store.beside import FILE, Beside, Kind, read_beside
+from pnl.store.retention import Archived
 from pnl.store.tables import Change, Recorded
 from pnl.store.writer import Store
 
-__all__ = ["FILE", "Beside", "Change", "Kind", "Recorded", "Store", "read_beside"]
+__all__ = ["FILE", "Archived", "Beside", "Change", "Kind", "Recorded", "Store", "read_beside"]

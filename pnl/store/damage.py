@@ -17,7 +17,8 @@ from typing import Any, Self
 from pnl.errors import Damaged
 from pnl.records import MONEY_FIELDS
 from pnl.schema import RECORD_TABLES, SNAPSHOT_COLUMNS, seal
-from pnl.store.minutes import write_snapshots
+from pnl.store.minutes import MINUTE_MS, write_snapshots
+from pnl.store.retention import archived_until
 from pnl.store.tables import Chain, insert_of, read_chain, write_chain
 
 RECENT_MINUTES = 2 * 24 * 60
@@ -43,6 +44,16 @@ class Records:
 
     sealed: int
     rows: list[tuple[str, list[Row]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Old:
+    """What a file says of its archive: the months, their minutes' bars, and what those come to."""
+
+    months: Sequence[Row] = ()
+    bars: Sequence[Row] = ()
+    snapshots: int = 0
+    net_micros: int = 0
 
 
 class Seal:
@@ -110,7 +121,8 @@ def check(connection: sqlite3.Connection) -> None:
     if totals != (chain.snapshots, chain.net_micros):
         raise Damaged("the minutes differ from what was written")
     newest = connection.execute("SELECT max(minute) FROM pnl_1m").fetchone()[0] or 0
-    if (differing := connection.execute(DIFFERING_MINUTE, {"since": newest - RECENT_MINUTES}).fetchone()) is not None:
+    since = max(newest - RECENT_MINUTES, archived_until(connection) // MINUTE_MS)
+    if (differing := connection.execute(DIFFERING_MINUTE, {"since": since}).fetchone()) is not None:
         raise Damaged(f"snapshots of the minute {_clock(differing[0] * 60_000)} differ from what was written")
 
 
@@ -146,21 +158,45 @@ def salvage(aside: Path, connection: sqlite3.Connection, sealed: tuple[int, int]
     early: list[Row] = []
     late: list[Row] = []
     records = Records(0, [])
+    old = Old()
     with suppress(sqlite3.Error), closing(sqlite3.connect(aside)) as damaged:
+        old = _archived(damaged)
         early, late = list(_sound(damaged, "ASC")), list(_sound(damaged, "DESC"))
         records = _records(damaged)
     snapshots = sorted({row[0]: row for row in (*early, *late)}.values())
     for statement, rows in records.rows:
         connection.executemany(statement, rows)
+    for table, kept in (("archived", old.months), ("pnl_1m", old.bars)):
+        if kept:
+            connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(kept[0]))})", kept)  # noqa: S608
     added, net, newest = write_snapshots(connection, snapshots)
-    write_chain(connection, Chain(sealed[0] + 1, added, net, newest, records.sealed))
+    write_chain(connection, Chain(sealed[0] + 1, added + old.snapshots, net + old.net_micros, newest, records.sealed))
     return f"{len(snapshots)} snapshots were saved from it; {_missing(early, late[::-1], sealed[1])}"
+
+
+def _archived(damaged: sqlite3.Connection) -> Old:
+    """What is in the archive, and the minutes of it; nothing unless they are what was written."""
+    with suppress(sqlite3.Error):
+        months = damaged.execute("SELECT * FROM archived ORDER BY month").fetchall()
+        until = archived_until(damaged) // MINUTE_MS
+        bars = damaged.execute("SELECT * FROM pnl_1m WHERE minute < ?", (until,)).fetchall()
+        query = "SELECT coalesce(sum(snapshots), 0), coalesce(sum(net_pnl_sum), 0) FROM pnl_1m WHERE minute < ?"
+        if damaged.execute(query, (until,)).fetchone() == (
+            sum(row[2] for row in months),
+            sum(row[3] for row in months),
+        ):
+            return Old(months, bars, sum(row[2] for row in months), sum(row[3] for row in months))
+    return Old()
 
 
 def _sound(damaged: sqlite3.Connection, order: str) -> Iterator[Row]:
     """Snapshots of either version, up to the first that cannot be read or does not add up."""
+    since = (0,)
     with suppress(sqlite3.Error):
-        for row in damaged.execute(f"SELECT * FROM pnl_snapshots ORDER BY timestamp {order}"):  # noqa: S608
+        since = (archived_until(damaged),)
+    with suppress(sqlite3.Error):
+        query = f"SELECT * FROM pnl_snapshots WHERE timestamp >= ? ORDER BY timestamp {order}"  # noqa: S608
+        for row in damaged.execute(query, since):
             whole = (*row, "{}")[: len(SNAPSHOT_COLUMNS)]
             if not _adds_up(whole):
                 return

@@ -22,15 +22,28 @@ def write_snapshots(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ..
     newest = connection.execute("SELECT max(timestamp) FROM pnl_snapshots").fetchone()[0]
     instants = [-1 if newest is None else newest, *(row[0] for row in rows)]
     if all(earlier < later for earlier, later in pairwise(instants)):
-        connection.executemany(upsert("pnl_snapshots", len(SNAPSHOT_COLUMNS)), rows)
-        bars = [_roll_up(minute, list(some)) for minute, some in groupby(rows, key=lambda row: row[0] // MINUTE_MS)]
-        connection.executemany(MERGE_BARS, bars)
-        return len(rows), sum(row[1] for row in rows), rows[-1][0]
+        return _add_to_bars(connection, rows)
     return _write_out_of_order(connection, rows)
 
 
+def _add_to_bars(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> tuple[int, int, int]:
+    """Write rows in order of time that replace none."""
+    connection.executemany(upsert("pnl_snapshots", len(SNAPSHOT_COLUMNS)), rows)
+    bars = [_roll_up(minute, list(some)) for minute, some in groupby(rows, key=lambda row: row[0] // MINUTE_MS)]
+    connection.executemany(MERGE_BARS, bars)
+    return len(rows), sum(row[1] for row in rows), rows[-1][0]
+
+
 def _write_out_of_order(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> tuple[int, int, int]:
-    """The clock went back: a row may replace one, and the minutes are rolled up anew from their rows."""
+    """The clock went back: a row may replace one, and the minutes are rolled up anew from their rows.
+
+    Of minutes that are in the archive the rows are gone: to their bars is added.
+    """
+    archived_until = connection.execute("SELECT coalesce(max(until_ms), 0) FROM archived").fetchone()[0]
+    if old := [row for row in rows if row[0] < archived_until]:
+        added, net, newest = _add_to_bars(connection, sorted(old))
+        rest = write_snapshots(connection, [row for row in rows if row[0] >= archived_until])
+        return added + rest[0], net + rest[1], max(newest, rest[2])
     minutes = {row[0] // MINUTE_MS for row in rows}
     before = [_counted(connection, minute) for minute in minutes]
     connection.executemany(upsert("pnl_snapshots", len(SNAPSHOT_COLUMNS)), rows)

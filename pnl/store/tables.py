@@ -30,6 +30,7 @@ from pnl.rows import (
 )
 from pnl.schema import COSTS, DEALS, FILLS, RECORD_TABLES, SETTLEMENTS, RecordTable, seal
 from pnl.store.minutes import MINUTE_MS, upsert, write_snapshots
+from pnl.store.retention import Upkeep
 
 SHOWN_FOR_MS = 7 * 24 * 60 * MINUTE_MS
 
@@ -39,6 +40,7 @@ class Change:
     """What one poll changes: the records, where its source goes on from, and the snapshot that includes them.
 
     `known_at` is from when on the records count: the instant of the first snapshot with them, recorded or not.
+    `upkeep` is done in the same commit.
     """
 
     snapshot: Snapshot | None = None
@@ -46,6 +48,7 @@ class Change:
     batch: Batch = field(default_factory=Batch)
     as_of: datetime | None = None
     known_at: datetime | None = None
+    upkeep: Upkeep | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,9 @@ def write(connection: sqlite3.Connection, changes: Sequence[Change], *, broken: 
             _write_source(connection, change, now_ms)
     snapshots = [snapshot_row(change.snapshot) for change in changes if change.snapshot is not None]
     added, net, newest = write_snapshots(connection, snapshots)
+    for change in changes:
+        if change.upkeep is not None:
+            change.upkeep(connection)
     chain = Chain(chain.commits + 1, chain.snapshots + added, chain.net_micros + net, max(chain.newest, newest), sealed)
     write_chain(connection, chain)
     return chain

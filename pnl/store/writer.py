@@ -16,7 +16,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
@@ -41,6 +41,7 @@ from pnl.store.damage import (
     set_aside,
     suspicion,
 )
+from pnl.store.retention import Archived, Month, drop_some, due, has_dropped_all, note_archived, oldest_raw
 from pnl.store.tables import Change, Recorded, load, read_chain, write
 
 LOCK_FILE = "pnl.lock"
@@ -120,6 +121,29 @@ class Store:
         done: Future[None] = Future()
         self._queue.put((change, done))
         return done
+
+    async def due_months(self, now_ms: int, keep_days: int) -> list[Month]:
+        """The months of snapshots that are to be archived, oldest first."""
+        with_oldest = await asyncio.to_thread(self._look, oldest_raw)
+        return list(due(with_oldest, now_ms, keep_days))
+
+    async def retire(self, archived: Archived) -> None:
+        """Take a month from its file from now on, and delete its rows, a few at a time.
+
+        Raises:
+            StoreError: The file does not hold what is recorded; nothing is deleted.
+        """
+        await asyncio.wrap_future(self.append(Change(upkeep=note_archived(archived))))
+        await self.drop_archived()
+
+    async def drop_archived(self) -> None:
+        """Delete the rows that are in the archive, also those that an earlier process left."""
+        while await asyncio.to_thread(self._look, has_dropped_all) is False:
+            await asyncio.wrap_future(self.append(Change(upkeep=drop_some)))
+
+    def _look[T](self, look: Callable[[sqlite3.Connection], T]) -> T:
+        with closing(reader(self.path)) as connection:
+            return look(connection)
 
     async def snapshots(self, *, column: str = "net_pnl", limit: int = 1000) -> list[tuple[int, int]]:
         """The last snapshots of one money column: (ms since the epoch, micro-dollars), oldest first."""
