@@ -73,6 +73,29 @@ def _midnight(day: date, zone: tzinfo) -> datetime:
     return datetime.combine(day, time(), zone).astimezone(UTC)  # two of one zone would be compared by the wall clock
 
 
+def not_known_yet(steps: Iterable[Step], shown: Mapping[str, Decimal], at: datetime) -> list[Step]:
+    """What has to be taken back so that the P&L behind these steps is the one that a snapshot showed.
+
+    A correction that came later is part of what is rebuilt, and was not known to the snapshots that follow.
+
+    Args:
+        steps: What is rebuilt; nothing is taken back from nothing.
+        shown: The components of the P&L in US dollars as the snapshot showed them.
+        at: Its instant.
+    """
+    totals = dict.fromkeys(COMPONENTS, ZERO)
+    for step in steps:
+        totals[step.component] += step.usd
+    if not any(totals.values()):
+        return []
+    gaps = {name: shown[name] - usd for name, usd in totals.items()}
+    return [
+        Step(at, name, usd, "correction", "not known yet")  # type: ignore[arg-type] # a name of COMPONENTS
+        for name, usd in gaps.items()
+        if usd.quantize(MICRO)
+    ]
+
+
 def in_us(moment: datetime) -> int:
     """Whole microseconds since the epoch."""
     delta = moment - EPOCH

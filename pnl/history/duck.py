@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 
 from pnl.errors import HistoryError
 from pnl.history.wire import Column, Columns
@@ -87,11 +88,12 @@ class Duck:
         """All rows of a statement that SQLite itself runs, by its own indexes; every value comes as text."""
         return self.rows(f"SELECT * FROM {sqlite_query(statement)}")
 
-    def insert(self, table: str, columns: Mapping[str, Column]) -> None:
-        """Fill a table by whole columns: row by row, or as parameters, it would take many times as long."""
-        self._connection.register("given", dict(columns))
-        self.rows(f"INSERT INTO {table} SELECT * FROM given")
-        self._connection.unregister("given")
+    def insert(self, table: str, columns: Mapping[str, Sequence[int] | Sequence[str]]) -> None:
+        """Fill a table by whole columns, each as one text: value by value it would take twenty times as long."""
+        texts = [msgspec.json.encode(list(column)).decode() for column in columns.values()]
+        kinds = ["BIGINT" if isinstance(column[0], int) else "VARCHAR" for column in columns.values()]
+        given = ", ".join(f"unnest(from_json(?, '[\"{kind}\"]'))" for kind in kinds)
+        self.rows(f"INSERT INTO {table} SELECT {given}", texts)
 
     def write_parquet(self, query: str, columns: Mapping[str, Column], path: str) -> None:
         """Write what a query makes of some columns, as `given`, to a file, whole or not at all.

@@ -1,20 +1,19 @@
 """What the worker knows of one data folder: the minutes, the records' own journal, and the snapshots one by one."""
 
 from collections.abc import Mapping, Sequence
-from datetime import tzinfo
+from datetime import timedelta, tzinfo
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from pnl.history.archive import archive
 from pnl.history.duck import Duck, quoted, sqlite_query
 from pnl.history.minutes import BAR_COLUMNS, Minutes, columns_of
 from pnl.history.versions import Version, before_the_first, read_versions, records_of
 from pnl.history.wire import Counted
-from pnl.journal import Step, in_us, minutes
+from pnl.journal import COMPONENTS, Step, in_us, minutes, not_known_yet
 from pnl.ledger import event_of, series_of
-from pnl.records import MONEY_FIELDS
+from pnl.records import EPOCH, MONEY_FIELDS
 from pnl.schema import SNAPSHOT_COLUMNS
 
 MINUTE_MS = 60_000
@@ -110,8 +109,15 @@ class Past:
         early = current if first is None else before_the_first(self.versions, first, self.zone)
         if early != self._early:
             same = steps if early == current else records_of(early).steps(self.zone)
-            self._fill_rebuilt(same, None if first is None else first // MINUTE_MS - 1)
+            self._fill_rebuilt(same if first is None else [*same, *self._taken_back(same, first)], first)
             self._early = early
+
+    def _taken_back(self, steps: Sequence[Step], first_ms: int) -> list[Step]:
+        """What the first snapshot did not know yet."""
+        opens = ", ".join(f"{name}_open" for name in COMPONENTS)
+        rows = self.duck.sqlite(f"SELECT {opens} FROM pnl_1m WHERE minute = {first_ms // MINUTE_MS}")
+        shown = {name: Decimal(micros).scaleb(-6) for row in rows for name, micros in zip(COMPONENTS, row, strict=True)}
+        return not_known_yet(steps, shown, EPOCH + timedelta(milliseconds=first_ms)) if shown else []
 
     def _fill_journal(self, steps: Sequence[Step]) -> None:
         self.duck.rows("TRUNCATE journal")
@@ -127,8 +133,9 @@ class Past:
         ]
         self._fill("journal", JOURNAL, columns)
 
-    def _fill_rebuilt(self, steps: Sequence[Step], last: int | None) -> None:
+    def _fill_rebuilt(self, steps: Sequence[Step], first_ms: int | None) -> None:
         self.duck.rows("TRUNCATE rebuilt")
+        last = None if first_ms is None else first_ms // MINUTE_MS - 1
         rows = [
             (minute, count, *(part for name in MONEY_FIELDS for part in bars[name]))
             for minute, count, bars in minutes(steps, last=last)
@@ -137,13 +144,9 @@ class Past:
         self._fill("rebuilt", ", ".join(f"{column} BIGINT" for column in BAR_COLUMNS), list(zip(*rows, strict=True)))
 
     def _fill(self, table: str, declared: str, columns: Sequence[Sequence[Any]]) -> None:
-        """Fill a table by columns: row by row would take a hundred times longer."""
-        if not columns or not columns[0]:
-            return
-        names = [column.split(" ")[0] for column in declared.split(", ")]
-        kinds = [object if isinstance(column[0], str) else np.int64 for column in columns]
-        arrays = [np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-        self.duck.insert(table, dict(zip(names, arrays, strict=True)))
+        if columns and columns[0]:
+            names = [column.split(" ")[0] for column in declared.split(", ")]
+            self.duck.insert(table, dict(zip(names, columns, strict=True)))
 
     def bars_between(self, name: str, start: int, end: int, *, by_hours: bool) -> str:
         """A query for one money column's minutes, rebuilt ones marked."""
