@@ -88,11 +88,10 @@ def not_known_yet(steps: Iterable[Step], shown: Mapping[str, Decimal], at: datet
         totals[step.component] += step.usd
     if not any(totals.values()):
         return []
-    gaps = {name: shown[name] - usd for name, usd in totals.items()}
     return [
-        Step(at, name, usd, "correction", "not known yet")  # type: ignore[arg-type] # a name of COMPONENTS
-        for name, usd in gaps.items()
-        if usd.quantize(MICRO)
+        Step(at, name, shown[name] - usd, "correction", "not known yet")  # type: ignore[arg-type] # of COMPONENTS
+        for name, usd in totals.items()
+        if usd.quantize(MICRO) != shown[name]
     ]
 
 

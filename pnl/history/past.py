@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta, tzinfo
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pnl.history.archive import archive
 from pnl.history.duck import Duck, quoted, sqlite_query
@@ -22,8 +22,33 @@ JOURNAL = (
     "at_us BIGINT, component VARCHAR, source VARCHAR, key VARCHAR, event VARCHAR, series VARCHAR, "
     "usd DECIMAL(38,12), net DECIMAL(38,12)"
 )
-CHAIN = "SELECT commits, snapshots, net_micros, records FROM chain"
+STATE = (
+    "SELECT commits, snapshots, net_micros, records, (SELECT coalesce(max(rowid), 0) FROM superseded), "
+    "(SELECT coalesce(max(value), 0) FROM meta WHERE key = 'rewrites'), (SELECT value FROM meta WHERE key = 'kind') "
+    "FROM chain"
+)
 FINEST = 12  # digits of a dollar behind the point that a sum is exact to
+
+
+class State(NamedTuple):
+    """What tells whether anything was written since the last question; see the store's `chain` and `meta`."""
+
+    commits: int
+    snapshots: int
+    net_micros: int
+    records: int
+    superseded: int
+    rewrites: int
+    kind: str
+
+    @property
+    def of_records(self) -> tuple[int, int]:
+        """What changes with the records."""
+        return self.records, self.superseded
+
+
+class Replaced(Exception):
+    """The file is another one than before, in the same place."""
 
 
 class Past:
@@ -36,7 +61,7 @@ class Past:
         self._kind = kind
         self._counted = counted
         self._file: int | None = None
-        self._chain: tuple[int, ...] = ()
+        self._state: State | None = None
         self.versions: list[Version] = []
         self._early: list[Version] | None = None
         self._rebuilt: tuple[int, int] | None = None
@@ -50,8 +75,18 @@ class Past:
         """Read what was committed since the last time."""
         file = self._path.stat().st_ino if self._path.exists() else -1
         if file != self._file:  # new, or a damaged one was set aside
-            self.duck.attach(self._path, self._kind)
-            self._file, self._chain = file, ()
+            self._attach(file)
+        try:
+            self._read_new()
+        except Replaced:  # the disk gave its number to another file
+            self._attach(file)
+            self._read_new()
+
+    def _attach(self, file: int) -> None:
+        self.duck.attach(self._path, self._kind)
+        self._file, self._state = file, None
+
+    def _read_new(self) -> None:
         with self.duck.transaction():
             reads_all = self._follow()
         if reads_all:
@@ -59,23 +94,22 @@ class Past:
 
     def _follow(self) -> bool:
         """Read what is new; whether that was everything."""
-        chain = tuple(int(value) for value in self.duck.sqlite(CHAIN)[0])
-        if chain == self._chain:
+        *numbers, kind = self.duck.sqlite(STATE)[0]
+        state = State._make([*map(int, numbers), kind])
+        if state == self._state:
             return False
-        before, self._chain = self._chain, ()  # until all of it is read
-        read_all = self.minutes.catch_up(chain[1], chain[2], anew=not before)
+        before, self._state = self._state, None  # until all of it is read
+        if before is not None and (state.commits < before.commits or state.kind != before.kind):
+            raise Replaced
+        anew = before is None or before.rewrites != state.rewrites
+        reads_all = self.minutes.catch_up(state.snapshots, state.net_micros, anew=anew)
         self._archive = self._read_archive()
-        if self.first_ms is None:
-            self.first_ms = self._first_ms()
-        if not before or before[3] != chain[3] or (self.first_ms is not None and before[1] == 0):
+        first_ms, self.first_ms = self.first_ms, self._first_ms() if reads_all else self.first_ms
+        if before is None or before.of_records != state.of_records or first_ms != self.first_ms:
+            self._early = None if first_ms != self.first_ms else self._early
             self._read_records()
-        self._chain = chain
-        return read_all
-
-    @property
-    def commits(self) -> int:
-        """How many commits this is as of."""
-        return self._chain[0] if self._chain else 0
+        self._state = state
+        return reads_all
 
     def _first_ms(self) -> int | None:
         first = self.duck.sqlite("SELECT min(timestamp) FROM pnl_snapshots")[0][0]

@@ -91,6 +91,8 @@ class Worker:
             await worker.wait()
 
     async def _running(self) -> asyncio.subprocess.Process:
+        if self._is_closed:
+            raise HistoryDown("the history is closed")
         if self._worker is None or self._worker.returncode is not None:
             self._abandon()
             pipe = asyncio.subprocess.PIPE
@@ -98,8 +100,9 @@ class Worker:
                 sys.executable, "-m", "pnl.history.worker", stdin=pipe, stdout=pipe
             )
             _write(self._worker, self._opening)
-        if self._is_closed:
+        if self._is_closed:  # meanwhile
             self._abandon()
+            await self._bury()
             raise HistoryDown("the history is closed")
         return self._worker
 

@@ -242,7 +242,7 @@ def breakdown(past: Past, *, start_ms: int | None, end_ms: int | None, by: str) 
             "component = 'total_revenue'",
         )
     )
-    order = "1" if by in ("day", "month", "weekday", "hour") else "sum(net) DESC, 1"
+    order = key if by in ("day", "month", "weekday", "hour") else "sum(net) DESC, 1"
     rows = past.duck.rows(
         f"SELECT ({key})::VARCHAR, sum(net)::VARCHAR, {sums}, count(*) FROM journal "
         f"WHERE {_within(start_ms, end_ms)} GROUP BY {key} ORDER BY {order}"
@@ -257,7 +257,7 @@ DRAWDOWNS = """
     ), highs AS (
         SELECT minute, net, max(net) OVER (ORDER BY minute ROWS UNBOUNDED PRECEDING) AS high FROM line
     ), falls AS (
-        SELECT high, min(minute) AS since, min(net) AS low, arg_min(minute, net) AS low_at, max(minute) AS last_at,
+        SELECT high, min(minute) AS since, min(net) AS low, arg_min(minute, (net, minute)) AS low_at,
             arg_max(net, minute) AS last
         FROM highs GROUP BY high
     )

@@ -44,6 +44,9 @@ def _write_out_of_order(connection: sqlite3.Connection, rows: Sequence[tuple[Any
         added, net, newest = _add_to_bars(connection, sorted(old))
         rest = write_snapshots(connection, [row for row in rows if row[0] >= archived_until])
         return added + rest[0], net + rest[1], max(newest, rest[2])
+    connection.execute(
+        "INSERT INTO meta VALUES ('rewrites', '1') ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1"
+    )
     minutes = {row[0] // MINUTE_MS for row in rows}
     before = [_counted(connection, minute) for minute in minutes]
     connection.executemany(upsert("pnl_snapshots", len(SNAPSHOT_COLUMNS)), rows)
