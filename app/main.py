@@ -35,6 +35,7 @@ def build(shared: Mapping[str, Any]) -> pn.Template:
     return page(
         shared["hub"],
         shared["frames"],
+        engine.history,
         zone=settings.timezone,
         late_s=engine.late_s,
         polls={name: source.poll_s for name, source in engine.model.sources.items()},

@@ -221,7 +221,7 @@ class Hub:
 
     def _each(self, send: Callable[[Live], None]) -> None:
         for document, live in list(self._sessions.items()):
-            if _is_connected(document):
+            if is_connected(document):
                 self._send(document, live, send)
             else:  # writing to it would keep Bokeh from ever clearing it away
                 self.leave(document)
@@ -230,7 +230,7 @@ class Hub:
         """Write to a session, unless another thread is at its document: then it is brought to the present later."""
         if document in self._behind:
             return
-        if _is_in_use(document):
+        if is_in_use(document):
             self._behind.add(document)
             asyncio.get_running_loop().call_later(AGAIN_S, self._try_again, document)
             return
@@ -277,13 +277,13 @@ class Hub:
         return points
 
 
-def _is_connected(document: Document) -> bool:
+def is_connected(document: Document) -> bool:
     """Whether a page still listens; a document without a session is somebody's own."""
     session = getattr(document.session_context, "session", None)
     return session is None or session.connection_count > 0
 
 
-def _is_in_use(document: Document) -> bool:
+def is_in_use(document: Document) -> bool:
     """Whether a callback runs on a document: Bokeh runs it in another thread, and holds the session's lock for it."""
     session = getattr(document.session_context, "session", None)
     lock = getattr(session, "_lock", None)

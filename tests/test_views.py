@@ -1,17 +1,26 @@
 """Viewers by themselves: what they show, and that text from outside stays text."""
 
+import math
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
+from bokeh.models import ColumnDataSource
 
+from pnl.errors import HistoryDown
+from pnl.history.buckets import BUCKETS
+from pnl.history.client import Bars, Booked, Drawdowns
+from pnl.history.monitor import QueryMonitor
 from pnl.model import PnLModel
 from pnl.records import Fill, Mark, Reading, Snapshot, State
 from pnl.stream import Hub, fields_of
-from pnl.views import DaysView, FillsView, LineView, VerdictView
+from pnl.views import DaysView, FillsView, HistoryView, LineView, VerdictView
+from pnl.views.equity import Edges, equity_columns, moment_of
 from pnl.views.fills import fills_frame
+from pnl.views.history import Wish, instant_html, period_html
 from pnl.views.verdict import verdict_html
 
 NOW = datetime(2026, 11, 22, 14, 0, tzinfo=UTC)
@@ -106,3 +115,175 @@ def test_counts_of_a_source_that_never_answered_are_unknown():
     fields = fields_of(model.put_together())
 
     assert {fields[name] for name in ("trades", "open_trades", "settled")} == {"—"}
+
+
+MINUTE = 60_000
+NIGHT = 1_795_305_600_000  # 2026-11-22T00:00Z
+
+
+def bars_of(*closes, bucket="1m", first=NIGHT, skipped=(), rebuilt=0):
+    """Bars of whole dollars one after another; the first so many are rebuilt, and some are left out."""
+    length = BUCKETS[bucket].length_ms
+    kept = [number for number in range(len(closes)) if number not in skipped]
+    micros = np.array([closes[number] * 1_000_000 for number in kept], np.int64)
+    start = np.array([first + number * length for number in kept], np.int64)
+    return Bars(
+        bucket=bucket,
+        start=start,
+        open=micros,
+        high=micros + 500_000,
+        low=micros - 500_000,
+        close=micros,
+        mean=micros,
+        count=np.ones(len(kept), np.int64),
+        rebuilt=np.array([number < rebuilt for number in kept], np.bool_),
+    )
+
+
+def points(columns, name="net"):
+    """The steps as (minutes since the night, US dollars), None for a gap."""
+    pairs = zip(columns["t"], columns[name], strict=True)
+    return [((t - NIGHT) / MINUTE, None if math.isnan(usd) else usd) for t, usd in pairs]
+
+
+def test_the_last_bar_is_a_step_too():
+    """It is drawn to where it ends."""
+    assert points(equity_columns(bars_of(1, 2), UTC)) == [(0, 1), (1, 2), (2, 2)]
+
+
+def test_time_without_a_snapshot_is_a_gap_and_one_missing_minute_is_none():
+    """Polls are up to a minute apart; what is silent for longer than 90 seconds was not running."""
+    one = points(equity_columns(bars_of(1, 2, 3, skipped=[1]), UTC))
+    two = points(equity_columns(bars_of(1, 2, 3, 4, skipped=[1, 2]), UTC))
+
+    assert one == [(0, 1), (2, 3), (3, 3)]
+    assert two == [(0, 1), (1, 1), (1, None), (3, 4), (4, 4)]
+
+
+def test_what_is_rebuilt_is_known_between_its_changes_and_until_the_first_snapshot():
+    """Records have no gaps."""
+    columns = equity_columns(bars_of(1, 2, 3, 4, 5, 6, skipped=[1, 2, 3], rebuilt=1), UTC)
+
+    assert points(columns, "rebuilt") == [(0, 1), (4, 1), (5, None), (6, None)]
+    assert points(columns) == [(0, None), (4, 5), (5, 6), (6, 6)]
+
+
+def test_what_was_known_before_the_first_bar_is_carried_into_the_plot():
+    """A window in which nothing happened shows the same as before."""
+    edges = Edges(carried=(NIGHT, 7_000_000), held_until=NIGHT + 60 * MINUTE)
+    none = equity_columns(bars_of(), UTC, edges)
+    some = equity_columns(bars_of(8, first=NIGHT + 10 * MINUTE, rebuilt=1), UTC, edges)
+
+    assert points(none, "rebuilt") == [(0, 7), (60, 7)]
+    assert points(some, "rebuilt") == [(0, 7), (10, 8), (60, 8)]
+
+
+def test_history_and_live_line_meet_in_one_point():
+    """The last bar is still growing: it gives way to the points themselves."""
+    columns = equity_columns(bars_of(1, 2, 3), UTC, Edges(live=(NIGHT + 2.5 * MINUTE, 9.0)))
+
+    assert points(columns) == [(0, 1), (1, 2), (2, 3), (2.5, 9)]
+
+
+def test_a_plot_shows_the_wall_clock_of_its_zone_on_both_sides_of_a_change():
+    """In New York clocks went back on 2026-11-01 at 06:00 UTC."""
+    zone = ZoneInfo("America/New_York")
+    before = datetime(2026, 11, 1, 5, tzinfo=UTC)
+
+    columns = equity_columns(bars_of(1, 2, 3, bucket="1h", first=int(before.timestamp() * 1000)), zone)
+
+    hours = [datetime.fromtimestamp(t / 1000, UTC).hour for t in columns["t"]]
+    assert hours == [1, 1, 2, 3]
+    assert moment_of(columns["t"][2], zone) == before + timedelta(hours=2)
+
+
+@pytest.mark.parametrize("far", [-1e300, 1e300, float(-(2**53)), float("inf")])
+def test_a_plot_dragged_to_the_end_of_time_is_a_moment_all_the_same(far):
+    """A browser may send any number."""
+    assert 1970 <= moment_of(far, UTC).year <= 2200
+
+
+class Oracle:
+    """A history that answers what it is told to, or fails."""
+
+    def __init__(self, bars):
+        self.answer = bars
+        self.error = None
+        self.queries = QueryMonitor()
+
+    async def _said(self, answer):
+        if self.error is not None:
+            raise self.error
+        return answer
+
+    async def bars(self, _start=None, _end=None, **_how):
+        return await self._said(self.answer)
+
+    async def booked(self, _start=None, _end=None):
+        return await self._said(Booked({"kalshi_realized": Decimal(5)}, None, None))
+
+    async def drawdowns(self, _start=None, _end=None):
+        return await self._said(Drawdowns(None, None, None, ()))
+
+    async def snapshot_at(self, _moment, _sources):
+        return await self._said(None)
+
+
+def history_view(oracle, **wish):
+    source = ColumnDataSource({"t": [], "net": [], "t0": []})
+    return HistoryView(oracle, source, zone="UTC", sources=["kalshi"], wish=Wish(**wish))
+
+
+async def test_a_history_that_is_down_is_said_and_what_is_shown_stays():
+    """Figures of another range do not: they would be taken for this one's."""
+    oracle = Oracle(bars_of(1, 2))
+    view = history_view(oracle)
+    await view.load()
+    oracle.error = HistoryDown("no answer")
+    await view.load()
+    assert view.fields["past.error"] == "no answer"
+    assert view.fields["past.trading"] == "+$5.00"
+    assert points(view.line.steps.data) == [(0, 1), (1, 2), (2, 2)]
+
+    view.hear('{"turn": 1, "range": "7d"}')
+    await view._loading
+    assert view.fields["past.trading"] == "—"
+    assert points(view.line.steps.data) == [(0, 1), (1, 2), (2, 2)]
+
+    oracle.error = None
+    await view.load()
+    assert view.fields["past.error"] == ""
+    assert view.fields["past.trading"] == "+$5.00"
+
+
+async def test_what_a_browser_could_not_have_written_is_not_heard():
+    """Neither what is no JSON nor a wish of another shape."""
+    view = history_view(Oracle(bars_of(1)))
+
+    for said in ("", "{", "[]", '{"range": 7}', '{"window": [1]}', '{"window": ["a", "b"]}', '{"else": 1}'):
+        view.hear(said)
+
+    assert view._loading is None
+    assert view.fields["past.turn"] == "0"
+
+
+async def test_a_part_whose_source_is_not_set_up_is_unknown():
+    """Not zero; and the period before is a dash where nothing is known of it."""
+    view = history_view(Oracle(bars_of()), range="7d")
+
+    await view.load()
+
+    assert view.fields["past.costs"] == view.fields["past.revenue"] == "—"
+    assert view.fields["past.fees"] == "$0.00"
+    assert view.fields["past.trading.delta"] == "—"
+
+
+def test_every_text_about_the_past_is_escaped():
+    """They come from the address."""
+    view = history_view(Oracle(bars_of()), range=HOSTILE, at=HOSTILE)
+
+    html = period_html(view.fields) + instant_html(view.fields)
+
+    assert view.fields["past.range"] == "all"
+    assert "<img" not in html
+    assert html.count("&lt;img") == 2

@@ -2,7 +2,8 @@
 
 from pnl.views.days import DaysView
 from pnl.views.fills import FillsView
+from pnl.views.history import HistoryView
 from pnl.views.line import LineView
 from pnl.views.verdict import VerdictView
 
-__all__ = ["DaysView", "FillsView", "LineView", "VerdictView"]
+__all__ = ["DaysView", "FillsView", "HistoryView", "LineView", "VerdictView"]

@@ -10,15 +10,18 @@ import panel as pn
 from bokeh.models import CustomJS
 from markupsafe import escape
 
+from pnl.history.client import History
 from pnl.model import PnLModel
 from pnl.stream import Hub, Live
 from pnl.views.days import DaysView
 from pnl.views.fills import FillsView, fills_frame
-from pnl.views.line import LineView
+from pnl.views.history import HistoryView, Wish, instant_html, period_html
 from pnl.views.verdict import asset, verdict_html
 
 PAINT = "window.pnl.paint(fields)"
 CUT = "window.pnl.cut()"
+SHOW = "window.pnl.past.show(texts)"
+BEGIN = "window.pnl.past.begin(asked, texts, plot)"
 
 
 class Frames:
@@ -42,6 +45,7 @@ class Frames:
 def page(
     hub: Hub,
     frames: Frames,
+    history: History,
     *,
     zone: str,
     late_s: float,
@@ -54,6 +58,7 @@ def page(
     Args:
         hub: What to follow.
         frames: Tables that all sessions share.
+        history: Asked once the page is there, never before.
         zone: The reporting time zone, by name.
         late_s: Seconds without numbers from the server after which the page says so.
         polls: Seconds between two polls, by source; one that is missing is never called late by the page itself.
@@ -61,15 +66,25 @@ def page(
         is_simulated: Made-up numbers from a simulator elsewhere on this machine.
     """
     fills = FillsView(frames.fills())
-    live = hub.live(on_records=lambda: fills.replace_rows(frames.fills()))
-    line = LineView(live.line, zone)
+    past: HistoryView
+
+    def on_records() -> None:
+        fills.replace_rows(frames.fills())
+        past.refresh_soon()
+
+    live = hub.live(on_records)
+    past = HistoryView(history, live.line, zone=zone, sources=polls, wish=_wish())
     # The texts have no plot of their own: the line's figure carries them into the document.
-    line.figure.tags = [live.fields]
+    past.line.figure.tags = [live.fields, past.texts, past.asked]
     live.fields.js_on_change("patching", CustomJS(args={"fields": live.fields}, code=PAINT))
+    past.texts.js_on_change("patching", CustomJS(args={"texts": past.texts}, code=SHOW))
     template = pn.Template(asset("page.html"))
     variables = {
         "css": asset("page.css"),
         "js": asset("page.js"),
+        "history_js": asset("history.js"),
+        "instant": instant_html(past.fields),
+        "period": period_html(past.fields),
         "verdict": verdict_html(hub.fields, hub.sources, polls=polls, zone=ZoneInfo(zone)),
         "zone": escape(zone),
         "late_ms": int(late_s * 1000),
@@ -78,26 +93,36 @@ def page(
     }
     for name, value in variables.items():
         template.add_variable(name, value)
-    for name, view in (("line", line), ("days", DaysView(live.days)), ("fills", fills)):
+    for name, view in (("line", past), ("days", DaysView(live.days)), ("fills", fills)):
         template.add_panel(name, view)
-    _follow(hub, live)
+    _follow(hub, live, past)
     return template
 
 
-def _follow(hub: Hub, live: Live) -> None:
+def _follow(hub: Hub, live: Live, past: HistoryView) -> None:
     document = pn.state.curdoc
     if document is None:  # built outside a server, for instance by a test of the template: nothing to follow with
         return
     document.js_on_event("document_ready", CustomJS(args={"fields": live.fields}, code=PAINT))
+    begin = {"asked": past.asked, "texts": past.texts, "plot": past.line.figure}
+    document.js_on_event("document_ready", CustomJS(args=begin, code=BEGIN))
     document.js_on_event("connection_lost", CustomJS(code=CUT))
     # Bokeh calls back in another thread, where a newer patch could overtake the one that sends what was missed.
     loop = asyncio.get_running_loop()
+    past.follow(document, loop)
 
     def join() -> None:
         loop.call_soon_threadsafe(hub.join, document, live)
+        past.refresh_soon()
 
     pn.state.onload(join)
     pn.state.on_session_destroyed(lambda _context: hub.leave(document))
+
+
+def _wish() -> Wish:
+    """What the page's address asks for; the browser keeps it there."""
+    said = {name: values[-1].decode("utf-8", "replace") for name, values in pn.state.session_args.items() if values}
+    return Wish(range=said.get("range", Wish().range), at=said.get("at", ""))
 
 
 def notice(title: str, text: str, *, again_s: int | None = None) -> pn.Template:

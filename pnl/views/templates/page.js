@@ -142,22 +142,30 @@
   }
 
   function put(name, text) {
+    if (shown.get(name) === text) return;
+    shown.set(name, text);
     const of = (attribute) => all(`[data-${attribute}="${CSS.escape(name)}"]`);
     for (const el of of("text")) el.textContent = text;
     for (const el of of("of")) el.dataset.is = text;
     for (const el of of("says")) el.dataset.said = text;
     for (const el of of("hint")) el.title = text;
+    for (const el of of("rows")) rows(el, text);
     for (const el of [...of("since"), ...of("age")]) el.dataset.at = text;
+  }
+
+  // A line for each row, cells separated by tabs.
+  function rows(table, text) {
+    table.replaceChildren();
+    for (const line of text ? text.split("\n") : []) {
+      const row = table.insertRow();
+      for (const cell of line.split("\t")) row.insertCell().textContent = cell;
+    }
   }
 
   function paint(fields) {
     silentMs = muteMs = 0;
     const { name, text } = fields.data;
-    for (let i = 0; i < name.length; i++) {
-      if (shown.get(name[i]) === text[i]) continue;
-      shown.set(name[i], text[i]);
-      put(name[i], text[i]);
-    }
+    for (let i = 0; i < name.length; i++) put(name[i], text[i]);
     tick();
   }
 
@@ -185,5 +193,5 @@
     ask();
     setInterval(tick, TICK_MS);
   });
-  window.pnl = { paint, cut };
+  window.pnl = { paint, cut, put };
 })();
