@@ -95,8 +95,10 @@ class Engine:
         await self.resources.enter_async_context(transport)
         sources, others = open_sources(self.settings, transport)
         self.history = self._history(counted(sources))
+        recorded = await self._open_store()
+        # Closed before the store, which keeps its log beside the file while anybody reads.
         self.resources.push_async_callback(self.history.aclose)
-        self.model.read_from(sources, others).restore(await self._open_store())
+        self.model.read_from(sources, others).restore(recorded)
         if any(reading.state is State.STALE for reading in self.model.readings.values()):
             await self._show_restored()
 
@@ -206,6 +208,7 @@ class Engine:
     def close_store(self) -> None:
         """Stop polling and write what waits, from a callback of a loop that will not run again to close the rest."""
         self._stop()
+        self.history.kill()  # SQLite keeps its log beside the file while anybody reads it
         self.store.close()
 
     def _stop(self) -> None:

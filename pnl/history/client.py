@@ -182,6 +182,11 @@ class History:
         await self._worker.aclose()
         await self._console.aclose()
 
+    def kill(self) -> None:
+        """Stop the workers, where nothing can be awaited any more."""
+        self._worker.kill()
+        self._console.kill()
+
     @property
     def pid(self) -> int | None:
         """The worker's process, None while there is none."""

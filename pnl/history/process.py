@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 
 import msgspec
@@ -42,6 +43,14 @@ class Worker:
         self._abandon()
         async with self._turn:
             await self._bury()
+
+    def kill(self) -> None:
+        """Stop it, from a callback of a loop that will not run again; blocks until it is gone."""
+        worker = self._worker
+        self._is_closed = True
+        self._abandon()
+        if worker is not None and worker.returncode is None:
+            os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
 
     async def ask(self, question: Question) -> Answer:
         """Ask, and ask once more if the worker dies of it; one that hangs is killed."""

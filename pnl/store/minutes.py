@@ -44,6 +44,8 @@ def _write_out_of_order(connection: sqlite3.Connection, rows: Sequence[tuple[Any
         added, net, newest = _add_to_bars(connection, sorted(old))
         rest = write_snapshots(connection, [row for row in rows if row[0] >= archived_until])
         return added + rest[0], net + rest[1], max(newest, rest[2])
+    if not (rows := _new_ones(connection, rows)):
+        return 0, 0, 0
     connection.execute(
         "INSERT INTO meta VALUES ('rewrites', '1') ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1"
     )
@@ -55,6 +57,12 @@ def _write_out_of_order(connection: sqlite3.Connection, rows: Sequence[tuple[Any
     after = [_counted(connection, minute) for minute in minutes]
     added, net = (sum(c) - sum(b) for b, c in zip(zip(*before, strict=True), zip(*after, strict=True), strict=True))
     return added, net, max(row[0] for row in rows)
+
+
+def _new_ones(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The rows that are not there yet just like this."""
+    query = f"SELECT {', '.join(SNAPSHOT_COLUMNS)} FROM pnl_snapshots WHERE timestamp = ?"  # noqa: S608
+    return [row for row in rows if connection.execute(query, row[:1]).fetchone() != row]
 
 
 def _counted(connection: sqlite3.Connection, minute: int) -> tuple[int, int]:
