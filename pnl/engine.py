@@ -208,8 +208,10 @@ class Engine:
     def close_store(self) -> None:
         """Stop polling and write what waits, from a callback of a loop that will not run again to close the rest."""
         self._stop()
-        self.history.kill()  # SQLite keeps its log beside the file while anybody reads it
-        self.store.close()
+        try:
+            self.history.kill()  # SQLite keeps its log beside the file while anybody reads it
+        finally:
+            self.store.close()
 
     def _stop(self) -> None:
         for task in self._tasks:

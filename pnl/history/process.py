@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import sys
+from contextlib import suppress
 
 import msgspec
 
@@ -48,9 +49,10 @@ class Worker:
         """Stop it, from a callback of a loop that will not run again; blocks until it is gone."""
         worker = self._worker
         self._is_closed = True
-        self._abandon()
-        if worker is not None and worker.returncode is None:
-            os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+        with suppress(ChildProcessError, ProcessLookupError):  # it had ended by itself
+            self._abandon()
+            if worker is not None and worker.returncode is None:
+                os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
 
     async def ask(self, question: Question) -> Answer:
         """Ask, and ask once more if the worker dies of it; one that hangs is killed."""
