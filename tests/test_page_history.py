@@ -194,14 +194,17 @@ async def test_a_hostile_address_is_text_and_falls_back_to_everything(browser, a
         assert page.troubles == []
 
 
+STEPS = ("1 h", "15 min", "5 min", "1 min", "10 s", "1 s")
+
+
 async def test_zooming_in_asks_for_finer_bars_and_reset_returns(browser, address):
     """Never more of them than a plot can show."""
     async with visit(browser, f"{address}?range=30d") as page:
         await drawn(page)
         await expect(text(page, "step")).to_have_text("1 h a step")
 
-        for finer in ("15 min", "5 min", "1 min"):
-            while await text(page, "step").inner_text() != f"{finer} a step":
+        for finer in range(1, 4):  # a caption may come behind its bars, so one step may be passed over
+            while STEPS.index((await text(page, "step").inner_text()).removesuffix(" a step")) < finer:
                 shown = await page.evaluate(LINE)
                 await page.get_by_role("button", name="Zoom in").click()
                 await page.wait_for_function(FIRST, arg=shown["steps"][0])
