@@ -15,7 +15,8 @@ from pnl.errors import PnlError
 from pnl.simulator.demo import engine_for
 from pnl.sources import source_classes
 from pnl.stream import LINE_POINTS, Hub
-from pnl.views.page import Frames
+from pnl.views.drawing import Drawing
+from pnl.views.fills import FillPages
 from pnl.web.gate import guard, require_guard
 
 log = logging.getLogger("pnl.app")
@@ -30,8 +31,9 @@ def on_server_loaded(_context: Any) -> None:
         require_guard(settings)
         engine = engine_for(settings)
         shared["engine"] = engine
-        shared["hub"] = hub = Hub(engine.model, settings.zone, source_classes())
-        shared["frames"] = Frames(engine.model, settings.zone)
+        shared["fills"] = fills = FillPages(engine.model, settings.zone)
+        shared["hub"] = hub = Hub(engine.model, settings.zone, source_classes(), tables=fills.newest)
+        shared["drawing"] = Drawing(settings.timezone)
     except PnlError as error:
         _failed(error)
         return

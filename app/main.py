@@ -6,41 +6,45 @@ from typing import Any
 from uuid import uuid4
 
 import panel as pn
+from bokeh.document import Document
 
-from pnl.views.page import notice, page
-
-pn.extension("tabulator")
+from pnl.views.page import Dashboard, notice
 
 
-def serve() -> None:
+def serve(document: Document) -> None:
     """Hand the page to the session; a failure that nobody foresaw is shown with a reference into the log."""
     try:
-        build(pn.state.cache).servable()
+        build(pn.state.cache, document)
     except Exception:
         reference = uuid4().hex[:8]
         logging.getLogger("pnl.app").exception("reference %s: the page could not be built", reference)
         text = f"Look for the reference {reference} in the log of the server, and load the page anew."
-        pn.state.curdoc.clear()  # of the half that was there already
-        notice("This page could not be built", text).servable()
+        notice(document, "This page could not be built", text)
 
 
-def build(shared: Mapping[str, Any]) -> pn.Template:
+def build(shared: Mapping[str, Any], document: Document) -> None:
     """The page, or in plain words why there is none."""
     if "failure" in shared:
-        return notice("pnl cannot start", shared["failure"], again_s=5)
-    if not is_open(shared):  # the visit that warms the server up comes before anything is open
-        return notice("Starting", "The numbers appear in a moment.", again_s=1)
+        notice(document, "pnl cannot start", shared["failure"], again_s=5)
+    elif not is_open(shared):  # the visit that warms the server up comes before anything is open
+        notice(document, "Starting", "The numbers appear in a moment.", again_s=1)
+    else:
+        dashboard(shared).build(document)
+
+
+def dashboard(shared: Mapping[str, Any]) -> Dashboard:
+    """What all pages share, once the sources are known."""
     engine = shared["engine"]
-    settings = engine.settings
-    return page(
+    return Dashboard(
         shared["hub"],
-        shared["frames"],
+        shared["fills"],
         engine.history,
-        zone=settings.timezone,
+        shared["drawing"],
+        zone=engine.settings.timezone,
         late_s=engine.late_s,
         polls={name: source.poll_s for name, source in engine.model.sources.items()},
         is_demo=engine.is_demo,
-        is_simulated=settings.is_simulated,
+        is_simulated=engine.settings.is_simulated,
     )
 
 
@@ -49,4 +53,4 @@ def is_open(shared: Mapping[str, Any]) -> bool:
     return "opening" in shared and bool(shared["engine"].model.sources or shared["opening"].done())
 
 
-serve()
+serve(pn.state.curdoc)

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import pytest_asyncio
 from browsing import COUNT_LATE, chromium, lost, opened
-from markupsafe import Markup
 from playwright.async_api import expect
 
 from pnl.stream import fields_of
@@ -21,8 +20,6 @@ POLLS = {"kalshi": 2.0, "anthropic": 60.0, "john": 30.0}
 LATE_S = 8
 HOSTILE = "<img src=x onerror=alert(1)>"
 STAGE = "http://localhost:1/app"
-BASE = """<!doctype html><head><meta charset="utf-8">{% block preamble %}{% endblock %}</head>
-<body>{% block contents %}{% endblock %}</body>"""
 
 NEVER = "() => new Promise(() => {})"
 AT_ONCE = "() => Promise.resolve(new Response('ok'))"
@@ -53,9 +50,8 @@ def iso(moment):
 def page_html(fields):
     """The page as it is served, without its plots."""
     given = {"css": asset("page.css"), "js": asset("page.js"), "zone": "UTC", "late_ms": LATE_S * 1000}
-    verdict = Markup(verdict_html(fields, SOURCES, polls=POLLS, zone=UTC))  # noqa: S704 - as escaped as it gets
-    base = templates.from_string(BASE)
-    return templates.get_template("page.html").render(given, base=base, verdict=verdict, embed=str, roots={})
+    verdict = verdict_html(fields, SOURCES, polls=POLLS, zone=UTC)
+    return templates.get_template("page.html").render(given, verdict=verdict, roots=())
 
 
 @asynccontextmanager

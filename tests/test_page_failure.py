@@ -18,11 +18,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SOURCES = ("kalshi", "anthropic", "john")
 NUMBER = re.compile(r'<span data-text="net">-?\$[\d,]+\.\d\d</span>')
-START = "\nserve()\n"
+START = "\nserve(pn.state.curdoc)\n"
 RAISE = """
 from pnl.stream import Hub
-from pnl.views import FillsView
-from pnl.views.page import Frames
+from pnl.views.drawing import Drawing
+from pnl.views.page import Dashboard
+from pnl.views.past import Past
 
 
 def broken(*_given, **_named):
@@ -31,22 +32,11 @@ def broken(*_given, **_named):
 
 {} = broken
 """
-HALF_BUILT = """
-from pnl.views import FillsView
-
-
-class FailsWhenDrawn(pn.pane.HTML):
-    def _get_model(self, *_given, **_named):
-        raise RuntimeError("broken today")
-
-
-FillsView.__panel__ = lambda _self: FailsWhenDrawn()
-"""
 CANNOT_BE_BUILT = {
     "the hub": RAISE.format("Hub.live"),
-    "the table": RAISE.format("Frames.fills"),
-    "a panel": RAISE.format("FillsView.__panel__"),
-    "a panel, once the others are drawn": HALF_BUILT,
+    "the plots": RAISE.format("Drawing.roots"),
+    "the past": RAISE.format("Past.__init__"),
+    "the page, once its sources are there": RAISE.format("Dashboard._follow"),
 }
 HOSTILE = '<img src=x onerror="window.hurt=1">' + "A" * 500
 BARE = 20

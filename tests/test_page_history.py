@@ -26,7 +26,7 @@ SOURCES = ("kalshi", "anthropic", "john")
 MODELS = """const models = [...Bokeh.documents[0].all_models];
     const named = (type, name) => models.find((model) => model.type === type && model.name === name);
     const steps = named("ColumnDataSource", "steps").data, live = named("ColumnDataSource", "line").data;
-    const range = named("Figure", "line").x_range;"""
+    const range = named("Figure", "equity").x_range;"""
 LINE = f"() => {{ {MODELS} return {{steps: [...steps.t], net: [...steps.net], live: [...live.t]}} }}"
 STEP_COUNT = f"() => {{ {MODELS} return steps.t.length }}"
 WINDOW = f"() => {{ {MODELS} return [range.start, range.end] }}"

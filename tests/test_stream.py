@@ -1,276 +1,345 @@
-"""Only what changed is sent: counted in the events of a real document."""
+"""What reaches a page: a real Bokeh server, real websockets, and readers that do what BokehJS does."""
 
 import asyncio
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from contextlib import asynccontextmanager
+from datetime import UTC
 from decimal import Decimal
-from zoneinfo import ZoneInfo
 
 import pytest
-from bokeh.document import Document
-from bokeh.document.events import ColumnsPatchedEvent, ColumnsStreamedEvent
+from aiohttp import ClientSession
+from bokeh.models import ColumnDataSource
+from bokeh.server.server import Server
+from test_texts import NOW, SOURCES, snapshot_at
+from tornado.ioloop import IOLoop
 
+from pnl.bench.page import Page
+from pnl.bench.websocket import frames
 from pnl.model import PnLModel
-from pnl.records import Reading, Snapshot, State, money
-from pnl.stream import Hub, changed, day_columns, fields_of
-
-NOW = datetime(2026, 11, 22, 14, 0, tzinfo=UTC)
-SOURCES = ("kalshi", "anthropic", "john")
-ZONE = ZoneInfo("America/New_York")
-
-
-def snapshot_at(seconds=0, **changes):
-    """A snapshot with three fresh sources, some seconds after the first."""
-    at = NOW + timedelta(seconds=seconds)
-    whole = Snapshot(
-        taken_at=at,
-        kalshi_realized=Decimal("30.10"),
-        kalshi_unrealized=Decimal("8.20"),
-        kalshi_fees=Decimal("2.11"),
-        billed_costs=Decimal(40),
-        estimated_costs=Decimal("0.39"),
-        total_revenue=Decimal(0),
-        trade_count=12,
-        open_trade_count=2,
-        settled_market_count=3,
-        sources=tuple(Reading(name, State.FRESH, as_of=NOW) for name in SOURCES),
-        sequence=seconds + 1,
-    )
-    return replace(whole, **changes)
-
-
-@pytest.fixture
-def session():
-    """A hub that knows a first snapshot, and one page that follows it, with its document's events."""
-    model = PnLModel()
-    hub = Hub(model, ZONE, SOURCES)
-    model.show(snapshot_at())
-    live = hub.live(on_records=lambda: None)
-    document = Document()
-    for source in (live.fields, live.line, live.days):
-        document.add_root(source)
-    events = []
-    document.on_change(events.append)
-    hub.join(document, live)
-    events.clear()
-    return model, hub, live, document, events
-
-
-def shown(live):
-    return dict(zip(live.fields.data["name"], live.fields.data["text"], strict=True))
-
-
-def test_a_new_price_patches_only_the_texts_that_changed_and_adds_one_point(session):
-    """One patch and one point; nothing is drawn anew."""
-    model, _hub, live, _document, events = session
-
-    model.show(snapshot_at(2, kalshi_unrealized=Decimal("9.20")))
-
-    patched = [event for event in events if isinstance(event, ColumnsPatchedEvent)]
-    streamed = [event for event in events if isinstance(event, ColumnsStreamedEvent)]
-    assert (len(patched), len(streamed), len(events)) == (1, 1, 2)
-    names = [live.fields.data["name"][index] for index, _text in patched[0].patches["text"]]
-    assert set(names) == {"net", "trading", "unrealized", "exact", "as_of"}
-    assert streamed[0].data["net"] == [-3.20]
-    assert shown(live)["net"] == "-$3.20"
-
-
-def test_an_equal_snapshot_changes_only_its_time(session):
-    """What is equal is not sent."""
-    model, _hub, live, _document, events = session
-
-    model.show(snapshot_at(2))
-
-    patched = next(event for event in events if isinstance(event, ColumnsPatchedEvent))
-    assert [live.fields.data["name"][index] for index, _ in patched.patches["text"]] == ["as_of"]
-
-
-def test_a_session_that_joins_late_is_brought_to_the_present(session):
-    """What was published while its page was loading is there once, texts and points."""
-    model, hub, _live, _document, _events = session
-    late = hub.live(on_records=lambda: None)
-    document = Document()
-    for source in (late.fields, late.line, late.days):
-        document.add_root(source)
-    model.show(snapshot_at(2, total_revenue=Decimal(100)))
-
-    hub.join(document, late)
-
-    assert shown(late)["net"] == "$95.80"
-    assert late.line.data["net"] == [-4.20, 95.80]
-    assert late.line.data["t0"][0] <= late.line.data["t0"][1]
-
-
-def test_a_session_that_left_is_not_written_to(session):
-    """Nor kept."""
-    model, hub, live, document, events = session
-
-    hub.leave(document)
-    model.show(snapshot_at(2, total_revenue=Decimal(100)))
-
-    assert hub.session_count == 0
-    assert events == []
-    assert shown(live)["net"] == "-$4.20"
-
-
-def test_a_pause_is_a_gap_in_the_line():
-    """Time that nothing was recorded in is not drawn over."""
-    hub = Hub(PnLModel(), UTC, SOURCES)
-
-    hub.recall([(1_000_000, 5_000_000), (1_002_000, 6_000_000), (2_000_000, 7_000_000)])
-
-    net = hub.live(on_records=lambda: None).line.data["net"]
-    assert [usd if usd == usd else "gap" for usd in net] == [5.0, 6.0, "gap", 7.0]  # noqa: PLR0124 - NaN is not itself
-
-
-def test_points_stand_at_the_wall_clock_of_the_reporting_zone():
-    """Plots have no time zones: nine in the morning in New York is drawn at nine."""
-    hub = Hub(PnLModel(), ZONE, SOURCES)
-
-    hub.recall([(int(NOW.timestamp() * 1000), 0)])
-
-    drawn = hub.live(on_records=lambda: None).line.data["t"][0]
-    assert datetime.fromtimestamp(drawn / 1000, UTC).hour == 9
-
-
-def test_every_text_is_there_from_the_start():
-    """A text that came later would have no place in the pages that are open."""
-    assert fields_of(None, SOURCES).keys() == fields_of(snapshot_at()).keys()
-
-
-def test_a_snapshot_that_still_waits_for_a_source_is_shown_but_is_no_point(session):
-    """A total on its way is no step in the line."""
-    model, _hub, live, _document, _events = session
-    waiting = (Reading("kalshi", State.DOWN), *snapshot_at().sources[1:])
-
-    model.show(snapshot_at(2, sources=waiting))
-
-    assert len(live.line.data["net"]) == 1
-    assert shown(live)["kalshi.state"] == "waiting"
-    assert shown(live)["state"] == "partial"
-
-
-def test_a_stale_source_freezes_the_instant_that_the_numbers_stand_for():
-    """The age comes from the data, never from the clock that draws it."""
-    old = NOW - timedelta(minutes=14)
-    sources = (Reading("kalshi", State.STALE, as_of=old, error="kalshi: timed out"), *snapshot_at().sources[1:])
-
-    fields = fields_of(snapshot_at(2, sources=sources))
-
-    assert fields["as_of"] == "2026-11-22T13:46:00.000Z"
-    assert fields["state"] == "partial"
-    assert "kalshi: timed out" in fields["warning"]
-
-
-def test_terms_that_round_to_another_sum_say_so():
-    """A reader who adds up the cents is told why they differ."""
-    thirds = {"kalshi_realized": Decimal("0.004"), "kalshi_unrealized": Decimal(0), "kalshi_fees": Decimal(0),
-              "billed_costs": Decimal("-0.004"), "estimated_costs": Decimal(0)}  # fmt: skip
-
-    assert fields_of(snapshot_at())["equals"] == "="
-    assert fields_of(snapshot_at(**thirds))["equals"] == "≈"
-
-
-def test_what_is_not_recorded_says_so():
-    """A number that is live and not on disk is marked."""
-    assert "Not recorded" in fields_of(snapshot_at(is_recorded=False))["warning"]
-
-
-def test_the_older_of_two_snapshots_never_replaces_the_newer(session):
-    """A commit that took long may end after the next one."""
-    model, _hub, live, _document, _events = session
-
-    model.show(snapshot_at(4, total_revenue=Decimal(9)))
-    model.show(snapshot_at(2, total_revenue=Decimal(1)))
-
-    assert shown(live)["net"] == "$4.80"
-
-
-def test_days_run_up_to_their_total():
-    """The last running total is the sum of the days."""
-    days = {NOW.date(): Decimal("1.5"), NOW.date() + timedelta(days=1): Decimal(-4)}
-
-    columns = day_columns(days)
-
-    assert columns["net"] == [1.5, -4.0]
-    assert columns["total"] == [1.5, -2.5]
-
-
-def test_money_is_written_as_people_read_it():
-    """The sign stands before the dollar, and nothing is minus zero."""
-    assert [money(Decimal(usd)) for usd in ("-12.4", "1234567.895", "-0.004", "0")] == [
-        "-$12.40", "$1,234,567.90", "$0.00", "$0.00",
-    ]  # fmt: skip
-    assert money(Decimal("8.2"), signed=True) == "+$8.20"
-    assert money(None) == "—"
-
-
-def test_changed_names_only_what_differs():
-    """Field by field."""
-    assert changed({"a": "1", "b": "2"}, {"a": "1", "b": "3", "c": "4"}) == {"b": "3", "c": "4"}
-
-
-def test_a_session_that_breaks_is_let_go_and_the_others_follow_on(session, caplog):
-    """One broken page never stops the stream."""
-    model, hub, live, _document, _events = session
-    broken = hub.live(on_records=lambda: None)
-    other = Document()
-    other.add_root(broken.line)
-    hub.join(other, broken)
-    broken.fields.data = {"name": [], "text": []}
-
-    model.show(snapshot_at(2, total_revenue=Decimal(100)))
-
-    assert shown(live)["net"] == "$95.80"
-    assert hub.session_count == 1
-    assert "let go" in caplog.text
-
-
-class Away:
-    """A session's context once its page is closed: Bokeh keeps it for a while, and nobody listens."""
-
-    def __init__(self):
-        self.session = self
-        self.connection_count = 0
-
-
-def test_a_page_that_is_closed_is_written_to_no_longer(session):
-    """Writing to it would keep its session in memory for ever."""
-    model, hub, _live, _document, _events = session
-    closed, context = Document(), Away()
-    live = hub.live(on_records=lambda: None)
-    closed.add_root(live.line)
-    hub.join(closed, live)
-    closed._session_context = lambda: context
-
-    model.show(snapshot_at(2, total_revenue=Decimal(100)))
-
-    assert hub.session_count == 1
-    assert shown(live)["net"] != "$95.80"
-
-
-class Busy(Away):
-    """A session's context whose lock can be held, as Bokeh holds it while a callback runs in another thread."""
-
-    def __init__(self):
-        super().__init__()
-        self.connection_count = 1
-        self._lock = asyncio.Lock()
-
-
-async def test_a_session_that_another_thread_works_on_is_brought_to_the_present_behind_it(session):
-    """Two threads at one document would mix up their patches."""
-    model, _hub, live, document, _events = session
-    context = Busy()
-    document._session_context = lambda: context
-    async with context._lock:
-        model.show(snapshot_at(2, total_revenue=Decimal(100)))
-        model.show(snapshot_at(4, total_revenue=Decimal(200)))
-        assert shown(live)["net"] == "-$4.20"
-
-    async with asyncio.timeout(5):
-        while shown(live)["net"] == "-$4.20":  # noqa: ASYNC110 - what is waited for tells nobody
+from pnl.records import Reading, State
+from pnl.stream import Hub
+from pnl.stream.present import LINE_POINTS, Patch
+from pnl.stream.wire import SHORT, Encoder, connections_of, is_free, session_of
+
+LONG_MS = 3_600_000
+
+
+class Dashboard:
+    """A hub, the model that it follows, and a server whose sessions follow it."""
+
+    def __init__(self, **hub):
+        self.model = PnLModel()
+        self.hub = Hub(self.model, UTC, SOURCES, **hub)
+        self.records = []
+
+    def build(self, document):
+        live = self.hub.live()
+        for source in live.sources:
+            document.add_root(source)
+        document.on_session_destroyed(lambda _context: self.hub.leave(document))
+        self.hub.join(document, live, lambda: self.records.append(document))
+
+    def show(self, seconds, **changes):
+        self.model.show(snapshot_at(seconds, **changes))
+
+    @property
+    def sessions(self):
+        return [session_of(document) for document in self.hub._pages]
+
+
+@asynccontextmanager
+async def served(**hub):
+    """A dashboard on loopback that knows a first snapshot, and a function that opens pages of it."""
+    dashboard = Dashboard(**{"flush_ms": 0} | hub)
+    dashboard.show(0)
+    server = Server({"/app": dashboard.build}, port=0, address="127.0.0.1", io_loop=IOLoop.current(),
+                    allow_websocket_origin=["*"])  # fmt: skip
+    server.start()
+    dashboard.address = f"http://127.0.0.1:{server.port}/app"
+    opened = []
+    async with ClientSession() as client:
+
+        async def visit(kind=Page):
+            page = kind(dashboard.address)
+            while await page.open(client) is not None:
+                await asyncio.sleep(0)
+            opened.append(page)
+            return page
+
+        dashboard.visit = visit
+        try:
+            yield dashboard
+        finally:
+            for page in opened:
+                page.close()
+            server.stop()
+
+
+async def until(is_so):
+    async with asyncio.timeout(30):
+        while not is_so():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.001)
+
+
+def net_of(page):
+    return [point.net for point in page.line]
+
+
+def has_all(page, dashboard):
+    """Whether a page shows the present, to the last point."""
+    line = dashboard.hub.present.line
+    return page.fields == dashboard.hub.fields and [(p.t, p.t0) for p in page.line] == list(zip(line.t, line.t0, strict=True))
+
+
+async def test_every_page_gets_the_same_bytes_with_only_what_changed():
+    """Encoded once, however many there are."""
+    async with served() as dashboard:
+        pages = [await dashboard.visit() for _ in range(3)]
+        dashboard.show(1)
+        await until(lambda: all(has_all(page, dashboard) for page in pages))
+        before = [page.received_bytes for page in pages]
+
+        dashboard.show(2, kalshi_unrealized=Decimal("9.20"))
+
+        await until(lambda: all(page.fields["net"] == "-$3.20" for page in pages))
+        await until(lambda: all(has_all(page, dashboard) for page in pages))
+        [received] = {page.received_bytes - already for page, already in zip(pages, before, strict=True)}
+        assert 0 < received <= 600
+        assert net_of(pages[0]) == [-4.2, -4.2, -3.2]
+
+
+async def test_nothing_is_sent_when_nothing_changed():
+    """Not a byte."""
+    async with served() as dashboard:
+        page = await dashboard.visit()
+        dashboard.show(1)
+        await until(lambda: has_all(page, dashboard))
+        before = page.received_bytes
+
+        dashboard.hub.flush()
+        dashboard.hub.publish_records()
+        dashboard.show(2)
+
+        await until(lambda: has_all(page, dashboard))
+        once = page.received_bytes - before
+        dashboard.show(3)
+        await until(lambda: has_all(page, dashboard))
+        assert page.received_bytes - before == 2 * once
+
+
+async def test_what_was_published_while_a_page_was_loading_is_there_once():
+    """Its document is of the moment in which it was asked for."""
+    async with served() as dashboard:
+        async with ClientSession() as client, client.get(dashboard.address) as answer:
+            await answer.read()  # a document is made, and nobody opens it
+        dashboard.show(1, total_revenue=Decimal(100))
+        page = await dashboard.visit()
+        dashboard.show(2, total_revenue=Decimal(101))
+
+        await until(lambda: has_all(page, dashboard))
+
+        assert net_of(page) == [-4.2, 95.8, 96.8]
+
+
+async def test_a_page_that_is_back_after_a_break_misses_nothing_and_has_nothing_twice():
+    """It comes back to the same session."""
+    async with served() as dashboard:
+        page = await dashboard.visit()
+        dashboard.show(1)
+        await until(lambda: has_all(page, dashboard))
+        page.close()
+        dashboard.show(2, total_revenue=Decimal(100))
+
+        await page.reopen()
+        dashboard.show(3, total_revenue=Decimal(101))
+
+        await until(lambda: has_all(page, dashboard))
+        assert net_of(page) == [-4.2, -4.2, 95.8, 96.8]
+
+
+async def test_a_document_that_is_asked_for_again_is_of_the_present():
+    """No session keeps the columns; whoever else listens to it goes on."""
+    async with served() as dashboard:
+        page = await dashboard.visit()
+        dashboard.show(1, total_revenue=Decimal(100))
+        await until(lambda: has_all(page, dashboard))
+
+        await page.pull()
+
+        assert has_all(page, dashboard)
+        dashboard.show(2, total_revenue=Decimal(101))
+        await until(lambda: has_all(page, dashboard))
+
+
+async def test_a_session_that_another_thread_works_on_is_brought_to_the_present_behind_it():
+    """Its document is locked meanwhile, and what it sends would get between ours."""
+    async with served() as dashboard:
+        page, other = await dashboard.visit(), await dashboard.visit()
+        dashboard.show(1)
+        await until(lambda: has_all(page, dashboard))
+        release = asyncio.Event()
+        locked = asyncio.create_task(dashboard.sessions[0].with_document_locked(release.wait))
+        await until(lambda: dashboard.sessions[0]._lock.locked())
+
+        dashboard.show(2, total_revenue=Decimal(100))
+        dashboard.show(3, total_revenue=Decimal(200))
+        await until(lambda: has_all(other, dashboard))
+        assert not has_all(page, dashboard)
+        release.set()
+        await locked
+
+        await until(lambda: has_all(page, dashboard))
+        assert net_of(page) == [-4.2, -4.2, 95.8, 195.8]
+
+
+async def test_a_page_that_does_not_read_delays_nobody_and_fills_no_memory():
+    """What waits for it is one message; once it reads, it gets the present instead of all that was."""
+    async with served() as dashboard:
+        page, slow = await dashboard.visit(), await dashboard.visit()
+        dashboard.show(1)
+        await until(lambda: has_all(page, dashboard) and has_all(slow, dashboard))
+        slow._socket._transport.pause_reading()
+        session = dashboard.sessions[1]
+        seconds = 1
+        while all(map(is_free, connections_of(session))):
+            seconds += 1
+            dashboard.show(seconds, notes=("long " * 50_000 + str(seconds),))
             await asyncio.sleep(0)
+        [listener] = connections_of(session)
+        waiting = len(listener._socket.ws_connection.stream._write_buffer)
 
-    assert shown(live)["net"] == "$195.80"
-    assert live.line.data["net"] == pytest.approx([-4.2, 95.8, 195.8])
+        for more in range(1, 20):
+            dashboard.show(seconds + more, notes=("long " * 50_000 + str(more),))
+        await until(lambda: has_all(page, dashboard))
+        assert len(listener._socket.ws_connection.stream._write_buffer) == waiting
+        slow._socket._transport.resume_reading()
+
+        await until(lambda: has_all(slow, dashboard))
+        assert len(slow.line) == seconds + 20
+
+
+async def test_changes_that_come_quickly_go_out_together_with_every_point():
+    """The first at once; the newest text wins."""
+    async with served(flush_ms=LONG_MS, flush_changes=4) as dashboard:
+        page = await dashboard.visit()
+        for second in (1, 2, 3):
+            dashboard.show(second, total_revenue=Decimal(second))
+        assert dashboard.hub.fields["net"] == "-$4.20"
+
+        dashboard.show(4, total_revenue=Decimal(4))
+
+        await until(lambda: page.fields["net"] == "-$0.20")
+        assert [round(net, 2) for net in net_of(page)] == [-4.2, -3.2, -2.2, -1.2, -0.2]
+        assert len({point.t0 for point in page.line}) == 2
+
+
+async def test_what_waits_goes_out_by_itself():
+    """Even if nothing comes after it."""
+    async with served(flush_ms=50) as dashboard:
+        page = await dashboard.visit()
+
+        dashboard.show(1, total_revenue=Decimal(1))
+        dashboard.show(2, total_revenue=Decimal(2))
+
+        await until(lambda: page.fields["net"] == "-$2.20")
+        assert has_all(page, dashboard)
+
+
+async def test_a_session_that_breaks_is_let_go_and_the_others_follow_on(caplog):
+    """One broken page never stops the stream."""
+    async with served() as dashboard:
+        await dashboard.visit()
+        page = await dashboard.visit()
+        next(iter(dashboard.hub._pages.values())).live.pulls = "broken"
+
+        dashboard.show(1, total_revenue=Decimal(100))
+
+        await until(lambda: has_all(page, dashboard))
+        assert dashboard.hub.session_count == 1
+        assert "let go" in caplog.text
+
+
+async def test_a_page_that_is_closed_is_written_to_no_longer():
+    """And no longer counted, once its session is cleared away."""
+    async with served() as dashboard:
+        page = await dashboard.visit()
+        page.close()
+        await until(lambda: not connections_of(dashboard.sessions[0]))
+        before = page.received_bytes
+
+        dashboard.show(1, total_revenue=Decimal(100))
+
+        assert page.received_bytes == before
+        [document] = dashboard.hub._pages
+        dashboard.hub.leave(document)
+        assert dashboard.hub.session_count == 0
+
+
+async def test_a_socket_that_compresses_is_written_to_by_bokeh_itself():
+    """Past Tornado there is no compressing; the message is the same."""
+    async with served() as dashboard:
+        document = ColumnDataSource()  # what has the shape is enough
+        del document
+        async with ClientSession() as client:
+            async with client.get(dashboard.address) as answer:
+                html = await answer.text()
+            del html
+        assert dashboard.hub.session_count == 1
+
+
+@pytest.mark.parametrize("length", [1, SHORT, 1 << 16])
+def test_a_letter_is_three_whole_frames_whatever_its_length(length):
+    """As a websocket's client takes them apart."""
+    letter = Encoder().encode(Patch(texts=((0, "x" * length),)))
+
+    found, size = frames(letter.frames)
+
+    assert size == len(letter.frames)
+    assert [payload.decode() for _, payload in found] == [
+        letter.message.header_json, letter.message.metadata_json, letter.message.content_json
+    ]  # fmt: skip
+
+
+async def test_what_was_recorded_before_the_start_stands_before_what_is_live():
+    """A page that is open already gets the longer line."""
+    async with served() as dashboard:
+        page = await dashboard.visit()
+        dashboard.show(1)
+        await until(lambda: has_all(page, dashboard))
+        first_ms = int(NOW.timestamp() * 1000) - 10_000
+
+        dashboard.hub.recall([(first_ms, 5_000_000), (first_ms + 2000, 6_000_000)])
+
+        await until(lambda: has_all(page, dashboard))
+        assert net_of(page) == [5.0, 6.0, -4.2, -4.2]
+
+
+async def test_a_snapshot_that_still_waits_for_a_source_is_shown_but_is_no_point():
+    """A total on its way is no step in the line."""
+    async with served() as dashboard:
+        page = await dashboard.visit()
+
+        dashboard.show(1, sources=(Reading("kalshi", State.DOWN), *snapshot_at().sources[1:]))
+
+        await until(lambda: page.fields["kalshi.state"] == "waiting")
+        assert page.fields["state"] == "partial"
+        assert net_of(page) == [-4.2]
+
+
+async def test_the_older_of_two_snapshots_never_replaces_the_newer():
+    """A commit that took long may end after the next one."""
+    async with served() as dashboard:
+        dashboard.show(4, total_revenue=Decimal(9))
+        dashboard.show(2, total_revenue=Decimal(1))
+
+        assert dashboard.hub.fields["net"] == "$4.80"
+
+
+async def test_the_line_is_no_longer_than_a_plot_can_show():
+    """In every page."""
+    async with served() as dashboard:
+        page = await dashboard.visit()
+        for second in range(1, LINE_POINTS + 10):
+            dashboard.show(second)
+
+        await until(lambda: has_all(page, dashboard))
+        assert len(page.line) == LINE_POINTS

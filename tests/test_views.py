@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 from bokeh.models import ColumnDataSource
 
-from pnl.errors import HistoryDown
+from pnl.errors import HistoryDown, HistoryError
 from pnl.history.buckets import BUCKETS
 from pnl.history.client import Bars, Booked, Drawdowns
 from pnl.history.monitor import QueryMonitor
 from pnl.model import PnLModel
 from pnl.records import Fill, Mark, Reading, Snapshot, State
-from pnl.stream import Hub, fields_of
+from pnl.stream import fields_of
 from pnl.views import DaysView, FillsView, HistoryView, LineView, VerdictView
-from pnl.views.equity import Edges, equity_columns, moment_of
-from pnl.views.fills import fills_frame
-from pnl.views.history import Wish, instant_html, period_html
+from pnl.views.equity import NAMES, Edges, equity_columns, moment_of
+from pnl.views.fills import PAGE_ROWS, FillPages, fills_frame
+from pnl.views.history import instant_html, period_html
+from pnl.views.past import Past, Wish
 from pnl.views.verdict import verdict_html
 
 NOW = datetime(2026, 11, 22, 14, 0, tzinfo=UTC)
@@ -89,21 +90,26 @@ def test_no_fills_is_an_empty_table_with_its_columns():
     assert list(fills_frame([], {}, UTC).columns) == ["Time", "Market", "Side", "Contracts", "Price", "Fee"]
 
 
+def line_view():
+    steps = ColumnDataSource({name: [] for name in NAMES})
+    return LineView(ColumnDataSource({"t": [], "net": [], "t0": []}), steps, "UTC")
+
+
+def days_view():
+    return DaysView(ColumnDataSource({"day": [], "net": [], "total": []}))
+
+
 @pytest.mark.parametrize("kind", ["line", "days"])
 def test_ranges_stay_in_the_browser(kind):
     """A range that syncs makes every browser answer every point."""
-    live = Hub(PnLModel(), UTC, ("kalshi",)).live(on_records=lambda: None)
-    plots = [LineView(live.line, "UTC").figure] if kind == "line" else [
-        (view := DaysView(live.days)).total, view.bars
-    ]  # fmt: skip
+    plots = [line_view().figure] if kind == "line" else [(view := days_view()).total, view.bars]
 
     assert not any(plot.x_range.syncable or plot.y_range.syncable for plot in plots)
 
 
 def test_each_view_shows_itself():
     """In a notebook cell or an app of one's own."""
-    live = Hub(PnLModel(), UTC, ("kalshi",)).live(on_records=lambda: None)
-    views = (LineView(live.line, "UTC"), DaysView(live.days), FillsView(fills_frame([], {}, UTC)))
+    views = (line_view(), days_view(), FillsView(fills_frame([], {}, UTC)), HistoryView(Oracle(bars_of(1)), zone="UTC"))
 
     assert all(view.__panel__().get_root() for view in views)
 
@@ -229,61 +235,115 @@ class Oracle:
         return await self._said(None)
 
 
-def history_view(oracle, **wish):
-    source = ColumnDataSource({"t": [], "net": [], "t0": []})
-    return HistoryView(oracle, source, zone="UTC", sources=["kalshi"], wish=Wish(**wish))
+def past_of(oracle, line=None, **wish):
+    columns = line or {"t": [], "net": []}
+    return Past(oracle, lambda: columns, zone="UTC", sources=["kalshi"], wish=Wish(**wish))
 
 
 async def test_a_history_that_is_down_is_said_and_what_is_shown_stays():
     """Figures of another range do not: they would be taken for this one's."""
     oracle = Oracle(bars_of(1, 2))
-    view = history_view(oracle)
-    await view.load()
+    past = past_of(oracle)
+    await past.load()
     oracle.error = HistoryDown("no answer")
-    await view.load()
-    assert view.fields["past.error"] == "no answer"
-    assert view.fields["past.trading"] == "+$5.00"
-    assert points(view.line.steps.data) == [(0, 1), (1, 2), (2, 2)]
+    await past.load()
+    assert past.fields["past.error"] == "no answer"
+    assert past.fields["past.trading"] == "+$5.00"
+    assert points(past.steps.data) == [(0, 1), (1, 2), (2, 2)]
 
-    view.hear('{"turn": 1, "range": "7d"}')
-    await view._loading
-    assert view.fields["past.trading"] == "—"
-    assert points(view.line.steps.data) == [(0, 1), (1, 2), (2, 2)]
+    past.hear('{"turn": 1, "range": "7d"}')
+    await past._loading
+    assert past.fields["past.trading"] == "—"
+    assert points(past.steps.data) == [(0, 1), (1, 2), (2, 2)]
 
     oracle.error = None
-    await view.load()
-    assert view.fields["past.error"] == ""
-    assert view.fields["past.trading"] == "+$5.00"
+    await past.load()
+    assert past.fields["past.error"] == ""
+    assert past.fields["past.trading"] == "+$5.00"
 
 
 async def test_what_a_browser_could_not_have_written_is_not_heard():
     """Neither what is no JSON nor a wish of another shape."""
-    view = history_view(Oracle(bars_of(1)))
+    past = past_of(Oracle(bars_of(1)))
 
     for said in ("", "{", "[]", '{"range": 7}', '{"window": [1]}', '{"window": ["a", "b"]}', '{"else": 1}'):
-        view.hear(said)
+        past.hear(said)
 
-    assert view._loading is None
-    assert view.fields["past.turn"] == "0"
+    assert past._loading is None
+    assert past.fields["past.turn"] == "0"
 
 
 async def test_a_part_whose_source_is_not_set_up_is_unknown():
     """Not zero; and the period before is a dash where nothing is known of it."""
-    view = history_view(Oracle(bars_of()), range="7d")
+    past = past_of(Oracle(bars_of()), range="7d")
 
-    await view.load()
+    await past.load()
 
-    assert view.fields["past.costs"] == view.fields["past.revenue"] == "—"
-    assert view.fields["past.fees"] == "$0.00"
-    assert view.fields["past.trading.delta"] == "—"
+    assert past.fields["past.costs"] == past.fields["past.revenue"] == "—"
+    assert past.fields["past.fees"] == "$0.00"
+    assert past.fields["past.trading.delta"] == "—"
 
 
 def test_every_text_about_the_past_is_escaped():
     """They come from the address."""
-    view = history_view(Oracle(bars_of()), range=HOSTILE, at=HOSTILE)
+    past = past_of(Oracle(bars_of()), range=HOSTILE, at=HOSTILE)
 
-    html = period_html(view.fields) + instant_html(view.fields)
+    html = period_html(past.fields) + instant_html(past.fields)
 
-    assert view.fields["past.range"] == "all"
+    assert past.fields["past.range"] == "all"
     assert "<img" not in html
     assert html.count("&lt;img") == 2
+
+
+async def test_a_range_in_a_notebook_cell():
+    """What is wrong with it is raised: there is no page to say it."""
+    view = HistoryView(Oracle(bars_of(1, 2)), zone="UTC", sources=["kalshi"])
+
+    await view.load()
+
+    assert points(view.line.steps.data) == [(0, 1), (1, 2), (2, 2)]
+    with pytest.raises(HistoryError, match="nonsense"):
+        await HistoryView(Oracle(bars_of()), zone="UTC", range_="nonsense").load()
+
+
+async def test_the_live_line_goes_on_where_the_steps_end():
+    """From the point that the last bar gave way to; before it, the browser leaves the time to the steps."""
+    line = {"t": [NIGHT - MINUTE, NIGHT + 1.5 * MINUTE, NIGHT + 2 * MINUTE], "net": [7.0, 8.0, 9.0]}
+    past = past_of(Oracle(bars_of(1, 2)), line)
+    assert past.fields["past.live"] == "0"
+
+    await past.load()
+
+    assert points(past.steps.data) == [(0, 1), (1, 2), (1.5, 8)]
+    assert float(past.fields["past.live"]) == NIGHT + 1.5 * MINUTE
+
+
+async def test_a_range_that_is_over_has_no_live_line():
+    """Its plot ends where it ends."""
+    past = past_of(Oracle(bars_of(1, 2)), range="2026-07")
+
+    await past.load()
+
+    assert past.fields["past.live"] == ""
+
+
+def model_with(count):
+    """A model that knows so many fills, one a second."""
+    model = PnLModel()
+    fills = [replace(fill_of(), fill_id=str(n), filled_at=NOW + timedelta(seconds=n)) for n in range(count)]
+    model.ledger.add(fills)
+    return model
+
+
+def test_fills_are_shown_a_page_at_a_time_newest_first():
+    """And a title cannot make two cells or two rows of one."""
+    model = model_with(PAGE_ROWS + 2)
+    model.marks["KXA-1-1"] = Mark("KXA-1-1", Decimal("0.1"), Decimal("0.2"), NOW, title="a\tb\nc")
+    pages = FillPages(model, UTC)
+
+    first, second = ([line.split("\t") for line in pages.page(number).splitlines()] for number in (0, 1))
+
+    assert [len(first), len(second), pages.page(2)] == [PAGE_ROWS, 2, ""]
+    assert first[0][:3] == ["2026-11-22 14:00:16", "a b c · KXA-1-1", "NO"]
+    assert second[-1][0] == "2026-11-22 14:00:00"
+    assert pages.newest() == {"fills": pages.page(0), "fills.count": "17"}

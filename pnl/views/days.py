@@ -37,7 +37,7 @@ def _total(source: ColumnDataSource) -> figure:
 
 
 def _bars(source: ColumnDataSource) -> figure:
-    plot = money_figure("days", "Net P&L by day")
+    plot = money_figure("daily", "Net P&L by day")
     plot.height = HEIGHT_PX // 2
     plot.yaxis.ticker = BasicTicker(desired_num_ticks=3)
     tone = transform("net", CustomJSTransform(v_func=TONE))

@@ -9,7 +9,7 @@ import numpy as np
 from pnl.history.buckets import BUCKETS, MINUTE_MS, offsets
 from pnl.history.client import Bars
 from pnl.history.wire import Column
-from pnl.stream import GAP_MS
+from pnl.stream.present import GAP_MS
 
 NAMES = ("t", "right", "close", "net", "rebuilt", "low", "high")
 EARLIEST_MS, LATEST_MS = 0.0, 7_258_118_400_000.0  # 1970 to 2200: what a plot can be dragged to

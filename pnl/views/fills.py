@@ -7,11 +7,15 @@ import pandas as pd
 import panel as pn
 from panel.viewable import Viewable, Viewer
 
+from pnl.model import PnLModel
 from pnl.records import Fill, Mark
 
 PAGE_ROWS = 15
 COLUMNS = ("Time", "Market", "Side", "Contracts", "Price", "Fee")
 NUMBERS = ("Contracts", "Price", "Fee")
+
+type Row = tuple[str, ...]
+"""One cell for each of `COLUMNS`, for people to read."""
 
 # The page's colours reach into the table as CSS variables, whatever the theme of the table itself says.
 STYLESHEET = """
@@ -56,8 +60,38 @@ class FillsView(Viewer):
         return self._table
 
 
-def fills_frame(fills: Iterable[Fill], marks: Mapping[str, Mark], zone: tzinfo) -> pd.DataFrame:
-    """Fills as a table for people.
+class FillPages:
+    """The table of fills, newest first, a page at a time: made once for all, and anew when a fill or a title came."""
+
+    def __init__(self, model: PnLModel, zone: tzinfo) -> None:
+        self._model = model
+        self._zone = zone
+        self._made_for: tuple[int, int] | None = None
+        self._rows: list[Row] = []
+
+    def newest(self) -> dict[str, str]:
+        """The newest page as a text by name, and how many fills there are."""
+        return {"fills": self.page(0), "fills.count": str(len(self._all()))}
+
+    def page(self, number: int) -> str:
+        """The rows of a page, a line each, with tabs between the cells."""
+        first = number * PAGE_ROWS
+        return "\n".join(_line(row) for row in self._all()[first : first + PAGE_ROWS])
+
+    def _all(self) -> list[Row]:
+        now = (self._model.ledger.fill_count, len(self._model.marks))
+        if now != self._made_for:
+            self._rows = fill_rows(self._model.ledger.fills(), self._model.marks, self._zone)
+            self._made_for = now
+        return self._rows
+
+
+def _line(row: Row) -> str:
+    return "\t".join(" ".join(cell.split()) for cell in row)
+
+
+def fill_rows(fills: Iterable[Fill], marks: Mapping[str, Mark], zone: tzinfo) -> list[Row]:
+    """Fills as the rows of a table.
 
     Args:
         fills: In the order to be shown.
@@ -65,9 +99,9 @@ def fills_frame(fills: Iterable[Fill], marks: Mapping[str, Mark], zone: tzinfo) 
         zone: For the times.
 
     Returns:
-        `COLUMNS`, all texts: local time, title and ticker, side, and the exact figures.
+        Local time, title and ticker, side, and the exact figures.
     """
-    rows = [
+    return [
         (
             f"{fill.filled_at.astimezone(zone):%Y-%m-%d %H:%M:%S}",
             _market(fill.ticker, marks.get(fill.ticker)),
@@ -78,7 +112,11 @@ def fills_frame(fills: Iterable[Fill], marks: Mapping[str, Mark], zone: tzinfo) 
         )
         for fill in fills
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def fills_frame(fills: Iterable[Fill], marks: Mapping[str, Mark], zone: tzinfo) -> pd.DataFrame:
+    """The same as a frame, see `fill_rows`."""
+    return pd.DataFrame(fill_rows(fills, marks, zone), columns=list(COLUMNS))
 
 
 def _market(ticker: str, mark: Mark | None) -> str:

@@ -16,7 +16,6 @@ from bokeh.models.renderers import GlyphRenderer
 from bokeh.plotting import figure
 from panel.viewable import Viewable, Viewer
 
-from pnl.views.equity import NAMES
 from pnl.views.figure import GAIN, GREY, money_figure
 
 HEIGHT_PX = 340
@@ -28,13 +27,13 @@ class LineView(Viewer):
     """The equity plot.
 
     `source` has the live line: `t` (local ms since the epoch), `net` (US dollars) and `t0` (when published).
-    `steps` has what was before it, in the columns of `equity_columns`; empty until there is an answer.
+    `steps` has what was before it, in the columns of `equity_columns`.
     """
 
-    def __init__(self, source: ColumnDataSource, zone_name: str) -> None:
+    def __init__(self, source: ColumnDataSource, steps: ColumnDataSource, zone_name: str) -> None:
         super().__init__()
         self.source = source
-        self.steps = ColumnDataSource({name: [] for name in NAMES}, name="steps")
+        self.steps = steps
         self.figure = _figure(zone_name)
         self._draw()
 
@@ -55,6 +54,7 @@ class LineView(Viewer):
         )
         net = plot.step(x="t", y="net", source=steps, mode="after", line_width=2, line_color=GAIN)
         self.live = plot.step(x="t", y="net", source=self.source, mode="after", line_width=2, line_color=GAIN)
+        self.live.name = "live"
         band = ("from, to", "@low{$0,0.00} … @high{$0,0.00}")
         plot.add_tools(_hover(net, ("net", "@net{$0,0.00}"), band))
         plot.add_tools(_hover(rebuilt, ("net, rebuilt", "@rebuilt{$0,0.00}")))
@@ -65,7 +65,7 @@ class LineView(Viewer):
 
 
 def _figure(zone_name: str) -> figure:
-    plot = money_figure("line", "Net P&L over time")
+    plot = money_figure("equity", "Net P&L over time")
     plot.height = HEIGHT_PX
     plot.xaxis.axis_label = zone_name
     plot.xaxis.ticker = DatetimeTicker(desired_num_ticks=TICKS)

@@ -30,13 +30,18 @@ def asset(name: str) -> Markup:
     return Markup(files("pnl.views").joinpath("templates", name).read_text("utf-8"))  # noqa: S704 - our own file
 
 
+def rendered(name: str, **known: Any) -> Markup:
+    """A template with these texts, all of them escaped."""
+    return Markup(templates.get_template(name).render(known))  # noqa: S704 - as escaped as it gets
+
+
 def verdict_html(
     fields: Mapping[str, str],
     sources: Sequence[str],
     *,
     polls: Mapping[str, float] | None = None,
     zone: tzinfo | None = None,
-) -> str:
+) -> Markup:
     """The verdict and the source chips with these texts, all of them escaped.
 
     Args:
@@ -46,7 +51,7 @@ def verdict_html(
         zone: For the time that the numbers hold for; None: this machine's.
     """
     known = {"f": fields, "sources": sources, "titles": TITLES, "polls": polls or {}}
-    return templates.get_template("verdict.html").render(known, as_of=_clock(fields["as_of"], zone))
+    return rendered("verdict.html", **known, as_of=_clock(fields["as_of"], zone))
 
 
 def _clock(iso: str, zone: tzinfo | None) -> str:

@@ -13,7 +13,8 @@
   let isToFit = false; // to the range that is coming; a plot in somebody's hand is not moved
   let kept = null; // the window to stay at when a wish makes no sense
   let moving = 0;
-  const wanted = { range: DEFAULT, at: "", window: null };
+  let live = null; // the live line's source, and what draws it
+  const wanted = { range: DEFAULT, at: "", window: null, fills: 0 };
   const one = (selector) => document.querySelector(selector);
   const all = (selector) => document.querySelectorAll(selector);
 
@@ -114,11 +115,14 @@
     one('[data-move="box"]').setAttribute("aria-pressed", String(type === "BoxZoomTool"));
   }
 
-  function begin(model, texts, figure) {
+  function begin({ asked: model, texts, line, figure }) {
     [asked, plot] = [model, figure];
+    live = { line, drawn: figure.renderers.find((renderer) => renderer.name === "live"), since: 0 };
     drag(atRest());
     for (const el of all("[data-move]")) el.disabled = false;
     figure.on_event("rangesupdate", moved);
+    texts.patching.connect(() => show(texts));
+    line.properties.data.change.connect(trim);
     show(texts);
     if (turn > 0) send(true); // somebody was quicker than the page
   }
@@ -127,7 +131,46 @@
     const { name, text } = texts.data;
     const said = Object.fromEntries(name.map((key, i) => [key, text[i]]));
     for (const [key, value] of Object.entries(said)) window.pnl.put(key, value);
+    join(said["past.live"]);
     settle(said);
+    leaf(said["past.fills"]);
+  }
+
+  // From when on the live line is shown; before, and while it is not, the steps are.
+  function join(since) {
+    live.drawn.visible = since !== "";
+    live.since = Number(since);
+    trim();
+  }
+
+  function trim() {
+    const { line, since } = live;
+    const { t } = line.data;
+    let count = 0;
+    while (count < t.length && t[count] < since) count++;
+    if (count === 0) return;
+    const rest = Object.entries(line.data).map(([name, column]) => [name, column.slice(count)]);
+    line.setv({ data: Object.fromEntries(rest) }, { sync: false });
+  }
+
+  // The newest page of fills is every session's; another one is shown once it is there.
+  function leaf(rows) {
+    const { fills } = wanted;
+    const isNewest = fills === 0 || !rows;
+    one('[data-rows="fills"]').hidden = !isNewest;
+    one('[data-rows="past.fills"]').hidden = isNewest;
+    count();
+  }
+
+  function count() {
+    const size = Number(one("[data-page-rows]").dataset.pageRows);
+    const all_ = Number(window.pnl.text("fills.count"));
+    const first = wanted.fills * size;
+    const last = Math.min(first + size, all_);
+    one("[data-fills-shown]").textContent = all_ ? `${first + 1}–${last} of ${all_.toLocaleString("en")}` : "none yet";
+    for (const button of all("[data-fills]")) {
+      button.disabled = button.dataset.fills === "1" ? last >= all_ : first === 0;
+    }
   }
 
   function submit(event) {
@@ -140,10 +183,14 @@
 
   function click(event) {
     const button = event.target.closest("button");
-    const { preset, move: name, now } = button?.dataset ?? {};
+    const { preset, move: name, now, fills } = button?.dataset ?? {};
     if (preset) ask({ range: preset, window: null }, { place: true });
     if (now !== undefined) ask({ at: "" }, { place: true });
     if (name) MOVES[name](button);
+    if (fills) {
+      ask({ fills: wanted.fills + Number(fills) });
+      count();
+    }
   }
 
   addEventListener("DOMContentLoaded", () => {
@@ -156,5 +203,5 @@
     setInterval(() => document.hidden || ask({}), AGAIN_MS);
   });
   addEventListener("popstate", returnTo);
-  window.pnl.past = { begin, show };
+  window.pnl.past = { begin, count };
 })();

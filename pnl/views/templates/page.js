@@ -169,6 +169,20 @@
     tick();
   }
 
+  // The page's document is here: what its sources say goes into the page, now and whenever the server patches them.
+  function begin() {
+    const [page] = Bokeh.documents;
+    const source = (name) => page.get_model_by_id(`pnl-${name}`);
+    const fields = source("fields");
+    paint(fields);
+    const plot = page.roots().find((root) => root.name === "equity");
+    window.pnl.past.begin({ asked: source("asked"), texts: source("past"), line: source("line"), figure: plot });
+    fields.patching.connect(() => {
+      paint(fields);
+      window.pnl.past.count();
+    });
+  }
+
   function theme(choice) {
     if (choice) document.documentElement.dataset.theme = choice;
   }
@@ -193,5 +207,5 @@
     ask();
     setInterval(tick, TICK_MS);
   });
-  window.pnl = { paint, cut, put };
+  window.pnl = { begin, paint, cut, put, text: (name) => shown.get(name) };
 })();

@@ -1,0 +1,254 @@
+"""One present for all pages: what changed is put together at most every so often, encoded once, and sent to each.
+
+A session's document holds three column sources: `fields` (every text of the page that lives, by name), `line` (net P&L
+over the last snapshots) and `days` (net P&L by day). They have the same ids in every session, and no session keeps
+their columns: whoever asks for a document gets the present, and whoever follows gets what changed since.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+from bokeh.core.serialization import ObjectRefRep, Serializer
+from bokeh.document import Document
+from bokeh.models import ColumnDataSource
+from bokeh.server.connection import ServerConnection
+from param.parameterized import Event
+
+from pnl.model import PnLModel
+from pnl.records import Snapshot
+from pnl.stream.present import Columns, Line, Present, day_columns, patch
+from pnl.stream.texts import fields_of
+from pnl.stream.wire import DAYS, FIELDS, LINE, Encoder, Letter, connections_of, is_free, is_in_use, session_of, with_id
+
+log = logging.getLogger(__name__)
+
+FLUSH_MS = 100
+FLUSH_CHANGES = 100
+AGAIN_S = 0.01
+
+
+class Followed(ColumnDataSource):
+    """A source of a page whose columns are the hub's, read when somebody asks for its document."""
+
+    def show(self, columns: Callable[[], Columns]) -> None:
+        """Have these columns from now on."""
+        self._columns = columns
+
+    def to_serializable(self, serializer: Serializer) -> ObjectRefRep:
+        """A plain column source with the columns of now."""
+        serializer.add_ref(self, self.ref)
+        attributes = {"name": self.name, "data": serializer.encode(dict(self._columns()))}
+        return ObjectRefRep(type="object", name="ColumnDataSource", id=self.id, attributes=attributes)
+
+
+class Live:
+    """The sources of one session's document, which follow a hub."""
+
+    def __init__(self, hub: "Hub") -> None:
+        self.pulled: Present | None = None
+        self.pulls = 0
+        self._hub = hub
+        self.fields, self.line, self.days = (with_id(Followed, name) for name in (FIELDS, LINE, DAYS))
+        self.fields.show(self._begin)
+        self.line.show(lambda: self._now().line.columns)
+        self.days.show(lambda: self._now().days)
+
+    @property
+    def sources(self) -> tuple[Followed, Followed, Followed]:
+        """In the order in which they have to stand in the document, before everything that refers to them."""
+        return self.fields, self.line, self.days
+
+    def _begin(self) -> dict[str, Any]:
+        """The texts come first in a document: all of it is of this moment."""
+        self.pulled = self._hub.present
+        self.pulls += 1
+        return {"name": list(self._hub.names), "text": list(self.pulled.texts)}
+
+    def _now(self) -> Present:
+        return self.pulled or self._hub.present
+
+
+@dataclass(eq=False)
+class Page:
+    """A session that follows, and what its page shows: None while nobody knows."""
+
+    document: Document
+    live: Live
+    on_records: Callable[[], None]
+    shown: Present | None = None
+    pulls: int = 0
+    listeners: frozenset[ServerConnection] = field(default_factory=frozenset)
+
+    def look(self, listeners: frozenset[ServerConnection]) -> None:
+        """Notice who listens, and who asked for the document; only the first to do either leaves no doubt."""
+        if (listeners, self.live.pulls) == (self.listeners, self.pulls):
+            return
+        is_first = self.pulls == 0 and self.live.pulls == 1 and len(listeners) == 1
+        self.shown = self.live.pulled if is_first else None
+        self.listeners, self.pulls = listeners, self.live.pulls
+
+
+class Hub:
+    """The present of one model, and every session that follows it.
+
+    Args:
+        model: Whose snapshots are shown.
+        zone: The reporting time zone.
+        sources: The names of all sources that there may be.
+        tables: More texts by name, always the same names: asked for whenever texts are sent, so it should be quick.
+        flush_ms: Changes go out at once, but no more often than this; the newest text wins, and every point stays.
+        flush_changes: So many snapshots do not wait any longer.
+    """
+
+    def __init__(
+        self,
+        model: PnLModel,
+        zone: tzinfo,
+        sources: Iterable[str],
+        *,
+        tables: Callable[[], dict[str, str]] = dict,
+        flush_ms: float = FLUSH_MS,
+        flush_changes: int = FLUSH_CHANGES,
+    ) -> None:
+        self.sources = tuple(sources)
+        self._tables = tables
+        first = fields_of(None, self.sources) | tables()
+        self.names = tuple(first)
+        self.present = Present(tuple(first.values()), Line.empty(), day_columns({}))
+        self._model = model
+        self._zone = zone
+        self._flush_s, self._flush_changes = flush_ms / 1000, flush_changes
+        self._newest: Snapshot | None = None
+        self._points: list[tuple[float, float]] = []
+        self._changes = 0
+        self._flushed_at = -float("inf")
+        self._timer: asyncio.TimerHandle | None = None
+        self._pages: dict[Document, Page] = {}
+        self._behind: set[Page] = set()
+        self._retry: asyncio.TimerHandle | None = None
+        self._encoder = Encoder()
+        model.param.watch(self._on_snapshot, "snapshot")
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Every text by name."""
+        return dict(zip(self.names, self.present.texts, strict=True))
+
+    @property
+    def session_count(self) -> int:
+        """How many pages follow."""
+        return len(self._pages)
+
+    def recall(self, snapshots: Iterable[tuple[int, int]]) -> None:
+        """Begin the line with what was recorded: (ms since the epoch, micro-dollars), oldest first."""
+        recorded = [(float(at_ms), micros / 1e6) for at_ms, micros in snapshots]
+        old = self.present.line
+        line = Line.empty(old.era + 1).with_points(recorded, self._zone).followed_by(old)
+        self._show(replace(self.present, line=line))
+
+    def live(self) -> Live:
+        """The sources for a new session's document."""
+        return Live(self)
+
+    def join(self, document: Document, live: Live, on_records: Callable[[], None]) -> None:
+        """Let a session follow, from when its page has the document.
+
+        Args:
+            document: It holds the sources.
+            live: The sources.
+            on_records: Called when a record came that is more than a new price: what is not streamed is read anew.
+        """
+        self._pages[document] = Page(document, live, on_records)
+
+    def leave(self, document: Document) -> None:
+        """Forget a session."""
+        self._pages.pop(document, None)
+
+    def _on_snapshot(self, event: Event) -> None:
+        self.publish(event.new)
+        if event.old is None or event.old.records != event.new.records:
+            self.publish_records()
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Bring every session to a new snapshot: the texts that changed, and one point."""
+        self._newest = snapshot
+        if snapshot.is_worth_recording:
+            self._points.append((snapshot.taken_at.timestamp() * 1000, float(snapshot.net_pnl)))
+        self._changes += 1
+        self._flush_soon()
+
+    def publish_records(self) -> None:
+        """Bring every session to the days' new totals, and let it read anew what it shows of the records."""
+        days = day_columns(self._model.day_totals(self._zone))
+        if days != self.present.days:
+            self._show(replace(self.present, days=days))
+        for page in self._pages.values():
+            page.on_records()
+
+    def _flush_soon(self) -> None:
+        wait_s = self._flushed_at + self._flush_s - time.monotonic()
+        if wait_s <= 0 or self._changes >= self._flush_changes:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self.flush)
+
+    def flush(self) -> None:
+        """Send what waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+        newest = {} if self._newest is None else fields_of(self._newest)
+        texts = self.fields | newest | self._tables()
+        t0 = datetime.now(UTC).timestamp() * 1000
+        line = self.present.line.with_points(self._points, self._zone, t0=t0)
+        self._timer, self._points, self._changes, self._flushed_at = None, [], 0, time.monotonic()
+        self._show(replace(self.present, texts=tuple(texts[name] for name in self.names), line=line))
+
+    def _show(self, present: Present) -> None:
+        self.present = present
+        self._send(self._pages.values())
+
+    def _send(self, pages: Iterable[Page]) -> None:
+        """Bring pages to the present; what several of them lack is encoded once."""
+        letters: dict[Present | None, Letter | None] = {}
+        for page in list(pages):
+            try:
+                is_there = self._bring(page, letters)
+            except Exception:
+                log.exception("a session could not be written to and is let go; its page loads itself anew")
+                self.leave(page.document)
+                continue
+            if not is_there:
+                self._behind.add(page)
+        if self._behind and self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(AGAIN_S, self._try_again)
+
+    def _try_again(self) -> None:
+        behind = [page for page in self._behind if page.document in self._pages]
+        self._behind, self._retry = set(), None
+        self._send(behind)
+
+    def _bring(self, page: Page, letters: dict[Present | None, Letter | None]) -> bool:
+        """Bring a page to the present, if it has the document already; False if it cannot be written to now."""
+        session = session_of(page.document)
+        if session is None or not (listeners := connections_of(session)):
+            return True
+        if is_in_use(session) or not all(map(is_free, listeners)):
+            return False
+        page.look(listeners)
+        if page.pulls and page.shown is not self.present:
+            if (letter := self._letter(page.shown, letters)) is not None:
+                for listener in listeners:
+                    letter.send(listener)
+            page.shown = self.present
+        return True
+
+    def _letter(self, shown: Present | None, letters: dict[Present | None, Letter | None]) -> Letter | None:
+        if shown not in letters:
+            lacks = patch(shown, self.present)
+            letters[shown] = self._encoder.encode(lacks) if lacks else None
+        return letters[shown]
