@@ -7,12 +7,13 @@ from decimal import Decimal
 
 import pytest
 from aiohttp import ClientSession
-from bokeh.models import ColumnDataSource
+from bokeh.protocol import Protocol
+from bokeh.protocol.receiver import Receiver
 from bokeh.server.server import Server
 from test_texts import NOW, SOURCES, snapshot_at
 from tornado.ioloop import IOLoop
 
-from pnl.bench.page import Page
+from pnl.bench.page import TOKEN, Page
 from pnl.bench.websocket import frames
 from pnl.model import PnLModel
 from pnl.records import Reading, State
@@ -47,12 +48,13 @@ class Dashboard:
 
 
 @asynccontextmanager
-async def served(**hub):
+async def served(*, websocket_compression_level=None, **hub):
     """A dashboard on loopback that knows a first snapshot, and a function that opens pages of it."""
     dashboard = Dashboard(**{"flush_ms": 0} | hub)
     dashboard.show(0)
     server = Server({"/app": dashboard.build}, port=0, address="127.0.0.1", io_loop=IOLoop.current(),
-                    allow_websocket_origin=["*"])  # fmt: skip
+                    allow_websocket_origin=["*"],
+                    websocket_compression_level=websocket_compression_level)  # fmt: skip
     server.start()
     dashboard.address = f"http://127.0.0.1:{server.port}/app"
     opened = []
@@ -87,7 +89,9 @@ def net_of(page):
 def has_all(page, dashboard):
     """Whether a page shows the present, to the last point."""
     line = dashboard.hub.present.line
-    return page.fields == dashboard.hub.fields and [(p.t, p.t0) for p in page.line] == list(zip(line.t, line.t0, strict=True))
+    return page.fields == dashboard.hub.fields and [(p.t, p.t0) for p in page.line] == list(
+        zip(line.t, line.t0, strict=True)
+    )
 
 
 async def test_every_page_gets_the_same_bytes_with_only_what_changed():
@@ -123,7 +127,7 @@ async def test_nothing_is_sent_when_nothing_changed():
         once = page.received_bytes - before
         dashboard.show(3)
         await until(lambda: has_all(page, dashboard))
-        assert page.received_bytes - before == 2 * once
+        assert abs(page.received_bytes - before - 2 * once) < 10  # a message's number may have one digit more
 
 
 async def test_what_was_published_while_a_page_was_loading_is_there_once():
@@ -178,7 +182,7 @@ async def test_a_session_that_another_thread_works_on_is_brought_to_the_present_
         await until(lambda: has_all(page, dashboard))
         release = asyncio.Event()
         locked = asyncio.create_task(dashboard.sessions[0].with_document_locked(release.wait))
-        await until(lambda: dashboard.sessions[0]._lock.locked())
+        await until(dashboard.sessions[0]._lock.locked)
 
         dashboard.show(2, total_revenue=Decimal(100))
         dashboard.show(3, total_revenue=Decimal(200))
@@ -249,7 +253,7 @@ async def test_a_session_that_breaks_is_let_go_and_the_others_follow_on(caplog):
     async with served() as dashboard:
         await dashboard.visit()
         page = await dashboard.visit()
-        next(iter(dashboard.hub._pages.values())).live.pulls = "broken"
+        next(iter(dashboard.hub._pages.values())).live = None
 
         dashboard.show(1, total_revenue=Decimal(100))
 
@@ -276,14 +280,30 @@ async def test_a_page_that_is_closed_is_written_to_no_longer():
 
 async def test_a_socket_that_compresses_is_written_to_by_bokeh_itself():
     """Past Tornado there is no compressing; the message is the same."""
-    async with served() as dashboard:
-        document = ColumnDataSource()  # what has the shape is enough
-        del document
-        async with ClientSession() as client:
-            async with client.get(dashboard.address) as answer:
-                html = await answer.text()
-            del html
-        assert dashboard.hub.session_count == 1
+    async with served(websocket_compression_level=6) as dashboard, ClientSession() as client:
+        async with client.get(dashboard.address) as answer:
+            token = TOKEN.search(await answer.text())[1]
+        at = f"{dashboard.address.replace('http', 'ws', 1)}/ws"
+        async with client.ws_connect(at, protocols=("bokeh", token), compress=15) as socket:
+            assert socket.compress
+            await received(socket, "ACK")
+            for part in ({"msgid": "1", "msgtype": "PULL-DOC-REQ"}, {}, {}):
+                await socket.send_json(part)
+            await received(socket, "PULL-DOC-REPLY")
+
+            dashboard.show(1, total_revenue=Decimal(100))
+
+            patched = await received(socket, "PATCH-DOC")
+            assert [event["kind"] for event in patched["events"]] == ["ColumnsPatched", "ColumnsStreamed"]
+
+
+async def received(socket, kind):
+    """The content of the next message, which is of a kind."""
+    receiver = Receiver(Protocol())
+    while (message := await receiver.consume((await socket.receive()).data)) is None:
+        pass
+    assert message.msgtype == kind
+    return message.content
 
 
 @pytest.mark.parametrize("length", [1, SHORT, 1 << 16])
