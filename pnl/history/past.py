@@ -11,9 +11,10 @@ from pnl.history.duck import Duck, quoted, sqlite_query
 from pnl.history.minutes import BAR_COLUMNS, Minutes, columns_of
 from pnl.history.versions import Version, before_the_first, read_versions, records_of
 from pnl.history.wire import Counted
-from pnl.journal import COMPONENTS, Step, in_us, minutes, not_known_yet
+from pnl.journal import COMPONENTS, Step, minutes, not_known_yet
 from pnl.ledger import event_of, series_of
 from pnl.records import EPOCH, MONEY_FIELDS
+from pnl.rows import to_us
 from pnl.schema import SNAPSHOT_COLUMNS
 
 MINUTE_MS = 60_000
@@ -156,7 +157,7 @@ class Past:
     def _fill_journal(self, steps: Sequence[Step]) -> None:
         self.duck.rows("TRUNCATE journal")
         columns: list[list[Any]] = [
-            [in_us(step.at) for step in steps],
+            [to_us(step.at) for step in steps],
             [step.component for step in steps],
             [step.source for step in steps],
             [step.key for step in steps],
