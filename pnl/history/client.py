@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from pnl.history.wire import Column, Counted, Opening, Question, unpacked
 from pnl.journal import COMPONENTS
 from pnl.ledger import Ledger
 from pnl.records import MICRO, ZERO, Snapshot
-from pnl.rows import to_fill, to_ms, to_settlement, to_snapshot
+from pnl.rows import to_fill, to_instant, to_ms, to_settlement, to_snapshot, to_usd
 from pnl.schema import FILLS, SETTLEMENTS
 
 SHARED_S = 60.0
@@ -346,11 +346,11 @@ def _range(start: datetime | None, end: datetime | None) -> dict[str, int | None
 
 
 def _usd(micros: int | None) -> Decimal | None:
-    return None if micros is None else Decimal(micros).scaleb(-6)
+    return None if micros is None else to_usd(micros)
 
 
 def _at(ms: int | None) -> datetime | None:
-    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+    return None if ms is None else to_instant(ms * 1000)
 
 
 def _line(row: Sequence[Any]) -> Part:
@@ -360,6 +360,4 @@ def _line(row: Sequence[Any]) -> Part:
 
 
 def _fall(high: int, high_ms: int, low: int, low_ms: int, recovered_ms: int | None) -> Fall:
-    usd = [Decimal(micros).scaleb(-6) for micros in (high, low)]
-    at = [datetime.fromtimestamp(ms / 1000, UTC) for ms in (high_ms, low_ms)]
-    return Fall(usd[0], at[0], usd[1], at[1], _at(recovered_ms))
+    return Fall(to_usd(high), to_instant(high_ms * 1000), to_usd(low), to_instant(low_ms * 1000), _at(recovered_ms))

@@ -1,8 +1,7 @@
 """What the worker knows of one data folder: the minutes, the records' own journal, and the snapshots one by one."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta, tzinfo
-from decimal import Decimal
+from datetime import tzinfo
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +12,8 @@ from pnl.history.versions import Version, before_the_first, read_versions, recor
 from pnl.history.wire import Counted
 from pnl.journal import COMPONENTS, Step, minutes, not_known_yet
 from pnl.ledger import event_of, series_of
-from pnl.records import EPOCH, MONEY_FIELDS
-from pnl.rows import to_us
+from pnl.records import MONEY_FIELDS
+from pnl.rows import to_instant, to_us, to_usd
 from pnl.schema import SNAPSHOT_COLUMNS
 
 MINUTE_MS = 60_000
@@ -151,8 +150,8 @@ class Past:
         """What the first snapshot did not know yet."""
         opens = ", ".join(f"{name}_open" for name in COMPONENTS)
         rows = self.duck.sqlite(f"SELECT {opens} FROM pnl_1m WHERE minute = {first_ms // MINUTE_MS}")
-        shown = {name: Decimal(micros).scaleb(-6) for row in rows for name, micros in zip(COMPONENTS, row, strict=True)}
-        return not_known_yet(steps, shown, EPOCH + timedelta(milliseconds=first_ms)) if shown else []
+        shown = {name: to_usd(int(micros)) for row in rows for name, micros in zip(COMPONENTS, row, strict=True)}
+        return not_known_yet(steps, shown, to_instant(first_ms * 1000)) if shown else []
 
     def _fill_journal(self, steps: Sequence[Step]) -> None:
         self.duck.rows("TRUNCATE journal")
