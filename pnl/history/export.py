@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, tzinfo
 from typing import TextIO
 
-from pnl.history.buckets import BUCKETS, DAY_MS
+from pnl.history.buckets import BUCKETS
 from pnl.history.client import Bars, History
 from pnl.rows import to_usd
 
 COLUMNS = ("bucket_start", "open", "high", "low", "close", "count")
-SHORT_MS = 31 * DAY_MS
 
 
 def rows(bars: Bars, zone: tzinfo) -> Iterator[tuple[str, str, str, str, str, int]]:
@@ -43,7 +42,7 @@ async def pieces(
 
 
 class CsvWriter:
-    """Writes bars as CSV; `with`."""
+    """Writes bars as CSV."""
 
     def __init__(self, out: TextIO, zone: tzinfo) -> None:
         self._writer = csv.writer(out, lineterminator="\n")

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 LENGTH = struct.Struct(">I")
-LARGEST_BYTES = 1 << 30
 
 type Column = npt.NDArray[Any]
 type Columns = dict[str, Column]
