@@ -17,6 +17,7 @@ from pnl.history.buckets import (
     month_day,
     offsets,
 )
+from pnl.history.minutes import ROLLED
 from pnl.history.past import Past
 from pnl.history.wire import Column, packed, unpacked
 from pnl.records import MONEY_FIELDS
@@ -26,12 +27,6 @@ DAY_MINUTES = 24 * HOUR
 MOST_BUCKETS = 1000
 LONGEST_MINUTES = 200 * 366 * DAY_MINUTES
 
-PARTS = {
-    "open": "arg_min({name}_open, {key})",
-    "high": "max({name}_high)",
-    "low": "min({name}_low)",
-    "close": "arg_max({name}_close, {key})",
-}
 MEAN = "((total - ((total % count + count) % count)) // count)::BIGINT AS mean"  # rounded down, also below zero
 
 
@@ -88,10 +83,9 @@ def bars_query(past: Past, start: int, end: int, bucket: Bucket, column: str) ->
     """The bars between two minutes; `start` counts buckets, days or months."""
     key, by_hours = _key(bucket, offsets(start, end, past.zone) if bucket.calendar else [])
     source = past.bars_between(column, start, end, by_hours=by_hours)
-    parts = ", ".join(f"{sql.format(name=column, key='minute')} AS {part}" for part, sql in PARTS.items())
     query = (
-        f"SELECT {key} AS start, {parts}, sum({column}_sum) AS total, sum(snapshots) AS count, "
-        f"bool_or(is_rebuilt) AS rebuilt FROM ({source}) GROUP BY 1"
+        f"SELECT {key} AS start, {_rolled(column + '_{}', 'minute')}, sum({column}_sum) AS total, "
+        f"sum(snapshots) AS count, bool_or(is_rebuilt) AS rebuilt FROM ({source}) GROUP BY 1"
     )
     if bucket.calendar and bucket.name != "1d":
         query = _of_days(bucket, query)
@@ -99,6 +93,11 @@ def bars_query(past: Past, start: int, end: int, bucket: Bucket, column: str) ->
         f"SELECT start::BIGINT AS start, open, high, low, close, {MEAN}, count::BIGINT AS count, rebuilt "
         f"FROM ({query}) ORDER BY start"
     )
+
+
+def _rolled(column: str, order: str) -> str:
+    """Open, high, low and close, each of the column that has its name in place of `{}`."""
+    return ", ".join(f"{sql.format(column.format(part), order)} AS {part}" for part, sql in ROLLED.items())
 
 
 def _key(bucket: Bucket, steps: list[tuple[int, int]]) -> tuple[str, bool]:
@@ -123,8 +122,7 @@ def _of_days(bucket: Bucket, days: str) -> str:
     week = "(start + 3) // 7"  # 1970-01-01 was a Thursday
     month = "datediff('month', DATE '1970-01-01', DATE '1970-01-01' + start::INTEGER)"
     return (
-        f"SELECT {week if bucket.name == '1w' else month} AS start, arg_min(open, start) AS open, "
-        "max(high) AS high, min(low) AS low, arg_max(close, start) AS close, sum(total) AS total, "
+        f"SELECT {week if bucket.name == '1w' else month} AS start, {_rolled('{}', 'start')}, sum(total) AS total, "
         f"sum(count) AS count, bool_or(rebuilt) AS rebuilt FROM ({days}) GROUP BY 1"
     )
 
@@ -143,11 +141,10 @@ def _from_snapshots(past: Past, start: int, end: int, bucket: Bucket, column: st
     """Buckets of less than a minute, from the snapshots one by one, and from the rebuilt minutes before them."""
     raw = past.snapshots_between(column, start, end)
     key = f"at_ms // {bucket.length_ms}"
-    names = ", ".join(f"{column}_{part} AS {part}" for part in PARTS)
+    names = ", ".join(f"{column}_{part} AS {part}" for part in ROLLED)
     query = (
-        f"SELECT {key} AS start, arg_min(micros, at_ms) AS open, max(micros) AS high, min(micros) AS low, "
-        f"arg_max(micros, at_ms) AS close, sum(micros) AS total, count(*) AS count, FALSE AS rebuilt "
-        f"FROM ({raw}) GROUP BY 1 UNION ALL "
+        f"SELECT {key} AS start, {_rolled('micros', 'at_ms')}, sum(micros) AS total, count(*) AS count, "
+        f"FALSE AS rebuilt FROM ({raw}) GROUP BY 1 UNION ALL "
         f"SELECT minute * {MINUTE_MS // bucket.length_ms}, {names}, {column}_sum, snapshots, TRUE FROM rebuilt "
         f"WHERE minute * {MINUTE_MS} >= {start} AND minute * {MINUTE_MS} < {end}"
     )
@@ -171,7 +168,7 @@ def export(past: Past, *, path: str, **asked: Any) -> Mapping[str, Any]:
         `rows`: how many.
     """
     columns = unpacked(bars(past, **asked)["columns"])
-    money = ", ".join(f"({name}::DECIMAL(18, 0) * 0.000001)::DECIMAL(18, 6) AS {name}" for name in PARTS)
+    money = ", ".join(f"({name}::DECIMAL(18, 0) * 0.000001)::DECIMAL(18, 6) AS {name}" for name in ROLLED)
     past.duck.write_parquet(
         f"SELECT make_timestamptz(start * 1000) AS bucket_start, {money}, count FROM given", columns, path
     )
