@@ -225,9 +225,8 @@ class History:
         Raises:
             HistoryError: See `bars`, or the file cannot be written.
         """
-        where = {"path": str(path), "bucket": bucket, "column": column}
-        question = Question("export", where | _range(start, end))
-        written: int = msgspec.msgpack.decode(await self._answered(self._worker, question))["rows"]
+        asked = Question("export", {"path": str(path), "bucket": bucket, "column": column, **_range(start, end)})
+        written: int = (await self._told(self._worker, asked))["rows"]
         return written
 
     async def archive(self, month: str, *, start_ms: int, until_ms: int) -> Mapping[str, Any]:
@@ -236,8 +235,8 @@ class History:
         Raises:
             HistoryError: It cannot be written, or does not hold what the store holds.
         """
-        question = Question("archive", {"month": month, "start_ms": start_ms, "until_ms": until_ms})
-        return cast("Mapping[str, Any]", msgspec.msgpack.decode(await self._answered(self._worker, question)))
+        asked = Question("archive", {"month": month, "start_ms": start_ms, "until_ms": until_ms})
+        return cast("Mapping[str, Any]", await self._told(self._worker, asked))
 
     async def booked(self, start: datetime | None = None, end: datetime | None = None) -> Booked:
         """What was booked in [start, end), from the records as they are known now.
@@ -308,20 +307,24 @@ class History:
         Raises:
             HistoryError: With DuckDB's own words, or it is no SELECT, or took too long.
         """
-        question = Question("sql", {"query": query, "rows": rows, "seconds": seconds})
-        found = msgspec.msgpack.decode(await self._answered(self._console, question))
+        asked = Question("sql", {"query": query, "rows": rows, "seconds": seconds})
+        found = await self._told(self._console, asked)
         return Table(tuple(found["names"]), [tuple(row) for row in found["rows"]], is_cut=found["is_cut"])
 
     async def _ask(self, kind: str, **values: Any) -> Any:
         """The answer to a question; whoever asks the same one meanwhile shares it."""
         question = Question(kind, values)
         if self._version is None:
-            return msgspec.msgpack.decode(await self._answered(self._worker, question))
+            return await self._told(self._worker, question)
         key = f"history:{self._version()}:{msgspec.json.encode(question).decode()}"
         cached = await self._cache.get(key, lambda: self._answered(self._worker, question), ttl_s=SHARED_S, stale_s=0)
         if cached.value is None:
             raise cached.error or HistoryDown("the history cannot be read now")
         return msgspec.msgpack.decode(cached.value)
+
+    async def _told(self, worker: Worker, question: Question) -> Any:
+        """A worker's answer to a question, for whoever asks alone."""
+        return msgspec.msgpack.decode(await self._answered(worker, question))
 
     async def _answered(self, worker: Worker, question: Question) -> bytes:
         began = time.perf_counter()
