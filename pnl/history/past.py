@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pnl.history.archive import archive
+from pnl.history.buckets import DAY_MS, MINUTE_MS
 from pnl.history.duck import Duck, quoted, sqlite_query
 from pnl.history.minutes import BAR_COLUMNS, Minutes, columns_of
 from pnl.history.versions import Version, before_the_first, read_versions, records_of
@@ -16,16 +17,15 @@ from pnl.records import MONEY_FIELDS
 from pnl.rows import to_instant, to_us, to_usd
 from pnl.schema import SNAPSHOT_COLUMNS
 
-MINUTE_MS = 60_000
-QUICK_MS = 24 * 60 * MINUTE_MS
+QUICK_MS = DAY_MS
 JOURNAL = (
     "at_us BIGINT, component VARCHAR, source VARCHAR, key VARCHAR, event VARCHAR, series VARCHAR, "
     "usd DECIMAL(38,12), net DECIMAL(38,12)"
 )
 STATE = (
     "SELECT commits, snapshots, net_micros, records, (SELECT coalesce(max(rowid), 0) FROM superseded), "
-    "(SELECT coalesce(max(value), 0) FROM meta WHERE key = 'rewrites'), (SELECT value FROM meta WHERE key = 'kind') "
-    "FROM chain"
+    "(SELECT coalesce(max(value), 0) FROM meta WHERE key = 'rewrites'), "
+    "(SELECT count(*) FROM archived), (SELECT value FROM meta WHERE key = 'kind') FROM chain"
 )
 FINEST = 12  # digits of a dollar behind the point that a sum is exact to
 
@@ -39,6 +39,7 @@ class State(NamedTuple):
     records: int
     superseded: int
     rewrites: int
+    archived: int
     kind: str
 
     @property
@@ -52,7 +53,7 @@ class Replaced(Exception):
 
 
 class Past:
-    """One data folder as of the last commit; ask `now()` before anything else, inside its transaction."""
+    """One data folder as of the last commit; call `catch_up` before each question."""
 
     def __init__(self, duck: Duck, path: Path, kind: str | None, zone: tzinfo, counted: Counted) -> None:
         self.duck = duck
@@ -103,7 +104,8 @@ class Past:
             raise Replaced
         anew = before is None or before.rewrites != state.rewrites
         reads_all = self.minutes.catch_up(state.snapshots, state.net_micros, anew=anew)
-        self._archive = self._read_archive()
+        if before is None or before.archived != state.archived:
+            self._archive = self._read_archive()
         first_ms, self.first_ms = self.first_ms, self._first_ms() if reads_all else self.first_ms
         if before is None or before.of_records != state.of_records or first_ms != self.first_ms:
             self._early = None if first_ms != self.first_ms else self._early
