@@ -148,8 +148,8 @@ class History:
         zone: Name of the time zone where days begin.
         counted: Whose records count.
         deadline_s: Seconds within which every question is answered or fails.
-        version: Grows with every commit; while it stands still, the same question gets the same answer again. None:
-            every question is asked.
+        version: Grows with every commit; while it stands still, the same question gets the same answer again, and the
+            worker looks at the files only. None: every question is asked, and the worker looks into the store.
     """
 
     def __init__(
@@ -313,10 +313,10 @@ class History:
 
     async def _ask(self, kind: str, **values: Any) -> Any:
         """The answer to a question; whoever asks the same one meanwhile shares it."""
-        question = Question(kind, values)
         if self._version is None:
-            return await self._told(self._worker, question)
-        key = f"history:{self._version()}:{msgspec.json.encode(question).decode()}"
+            return await self._told(self._worker, Question(kind, values))
+        question = Question(kind, values, self._version())
+        key = f"history:{msgspec.json.encode(question).decode()}"
         cached = await self._cache.get(key, lambda: self._answered(self._worker, question), ttl_s=SHARED_S, stale_s=0)
         if cached.value is None:
             raise cached.error or HistoryDown("the history cannot be read now")
@@ -341,7 +341,7 @@ class History:
             self.queries.note(question.kind, took_ms, failed=failed, slow=slow)
         for statement, ms in slow:
             log.info("slow: %.0f ms for %s: %s", ms, question.kind, statement)
-        return msgspec.msgpack.encode(answer.value)
+        return bytes(answer.value)
 
 
 def _range(start: datetime | None, end: datetime | None) -> dict[str, int | None]:

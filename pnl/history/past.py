@@ -29,6 +29,8 @@ STATE = (
 )
 FINEST = 12  # digits of a dollar behind the point that a sum is exact to
 
+type Mark = tuple[int, int, int]
+
 
 class State(NamedTuple):
     """What tells whether anything was written since the last question; see the store's `chain` and `meta`."""
@@ -62,6 +64,7 @@ class Past:
         self._kind = kind
         self._counted = counted
         self._file: int | None = None
+        self._marks: tuple[object, Mark, Mark] | None = None
         self._state: State | None = None
         self.versions: list[Version] = []
         self._early: list[Version] | None = None
@@ -72,9 +75,16 @@ class Past:
         duck.rows(f"CREATE TABLE rebuilt ({', '.join(f'{column} BIGINT' for column in BAR_COLUMNS)})")
         duck.rows(f"CREATE TABLE journal ({JOURNAL})")
 
-    def catch_up(self) -> None:
-        """Read what was committed since the last time."""
-        file = self._path.stat().st_ino if self._path.exists() else -1
+    def catch_up(self, version: object = None) -> None:
+        """Read what was committed since the last time.
+
+        That is nothing while neither the version moves on nor the files change: a page asks many questions at once.
+        """
+        marks = version, _mark(self._path), _mark(self._path.with_name(f"{self._path.name}-wal"))
+        if version is not None and marks == self._marks:
+            return
+        self._marks = None  # until all of it is read
+        file = marks[1][0]
         if file != self._file:  # new, or a damaged one was set aside
             self._attach(file)
         try:
@@ -82,6 +92,7 @@ class Past:
         except Replaced:  # the disk gave its number to another file
             self._attach(file)
             self._read_new()
+        self._marks = marks
 
     def _attach(self, file: int) -> None:
         self.duck.attach(self._path, self._kind)
@@ -229,6 +240,15 @@ class Past:
             ):
                 return rows[0]
         return None
+
+
+def _mark(path: Path) -> Mark:
+    """What tells that a file was written or replaced; zeros of one that is not there."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0, 0
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _typed(name: str, value: str) -> int | str:
