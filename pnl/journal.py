@@ -12,7 +12,8 @@ from itertools import groupby
 from typing import Literal
 
 from pnl.ledger import Ledger
-from pnl.records import EPOCH, MICRO, MONEY_FIELDS, ZERO, CostDay, Deal
+from pnl.records import MICRO, MONEY_FIELDS, ZERO, CostDay, Deal
+from pnl.rows import to_us
 
 MINUTE_US = 60_000_000
 COMPONENTS = ("kalshi_realized", "kalshi_fees", "billed_costs", "estimated_costs", "total_revenue")
@@ -95,12 +96,6 @@ def not_known_yet(steps: Iterable[Step], shown: Mapping[str, Decimal], at: datet
     ]
 
 
-def in_us(moment: datetime) -> int:
-    """Whole microseconds since the epoch."""
-    delta = moment - EPOCH
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
-
-
 def minutes(steps: Sequence[Step], *, last: int | None = None) -> list[Minute]:
     """The cumulative P&L in minutes, only those in which something changed.
 
@@ -127,7 +122,7 @@ def minutes(steps: Sequence[Step], *, last: int | None = None) -> list[Minute]:
 
 
 def _minute(step: Step, last: int | None) -> int:
-    minute = in_us(step.at) // MINUTE_US
+    minute = to_us(step.at) // MINUTE_US
     return minute if last is None else min(minute, last)
 
 

@@ -30,7 +30,8 @@ def micros(usd: Decimal) -> int:
     return int((usd * MICROS).to_integral_value())
 
 
-def _usd(value: int) -> Decimal:
+def to_usd(value: int) -> Decimal:
+    """US dollars of whole micro-dollars."""
     return Decimal(value).scaleb(-6)
 
 
@@ -67,7 +68,7 @@ def to_fill(row: Sequence[Any]) -> Fill:
     """A row of `kalshi_trades` as a fill."""
     fill_id, at, ticker, side, count, price, fee, is_taker = row
     return Fill(
-        fill_id, ticker, side, Decimal(count).scaleb(-2), _usd(price), _usd(fee), bool(is_taker), to_instant(at)
+        fill_id, ticker, side, Decimal(count).scaleb(-2), to_usd(price), to_usd(fee), bool(is_taker), to_instant(at)
     )
 
 
@@ -96,12 +97,12 @@ def to_settlement(row: Sequence[Any]) -> Settlement:
         event,
         Result(result),
         Decimal(yes_count).scaleb(-2),
-        _usd(yes_cost),
+        to_usd(yes_cost),
         Decimal(no_count).scaleb(-2),
-        _usd(no_cost),
-        _usd(revenue),
-        _usd(fee),
-        None if value is None else _usd(value),
+        to_usd(no_cost),
+        to_usd(revenue),
+        to_usd(fee),
+        None if value is None else to_usd(value),
         to_instant(settled_at),
     )
 
@@ -114,7 +115,7 @@ def mark_row(mark: Mark) -> tuple[Any, ...]:
 def to_mark(row: Sequence[Any]) -> Mark:
     """A row of `kalshi_marks` as a mark."""
     ticker, bid, ask, as_of, title = row
-    return Mark(ticker, _usd(bid), _usd(ask), to_instant(as_of), title)
+    return Mark(ticker, to_usd(bid), to_usd(ask), to_instant(as_of), title)
 
 
 def cost_rows(day: CostDay) -> Iterable[tuple[Any, ...]]:
@@ -149,7 +150,7 @@ def to_deal(row: Sequence[Any]) -> Deal:
     """A row of `john_revenue` as a deal."""
     origin, deal_id, amount, fee, status, closed_on, updated_at, description = row
     closed = date.fromisoformat(closed_on)
-    return Deal(origin, deal_id, _usd(amount), status, closed, to_instant(updated_at), description, _usd(fee))
+    return Deal(origin, deal_id, to_usd(amount), status, closed, to_instant(updated_at), description, to_usd(fee))
 
 
 def snapshot_row(snapshot: Snapshot) -> tuple[Any, ...]:
@@ -185,7 +186,7 @@ def to_snapshot(row: Sequence[Any], sources: Iterable[str]) -> Snapshot:
     """A row of `pnl_snapshots` as that snapshot; of the sources in it, only how far each could be believed."""
     at, *figures = row[: 1 + len(MONEY_FIELDS)]
     trades, open_trades, settled, _, _, states, said = row[1 + len(MONEY_FIELDS) :]
-    usd = dict(zip(MONEY_FIELDS, map(_usd, figures), strict=True))
+    usd = dict(zip(MONEY_FIELDS, map(to_usd, figures), strict=True))
     words = json.loads(said)
     known = json.loads(states)
     return Snapshot(

@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
+from browsing import chromium
 
 from pnl.simulator import LivingMarket, Simulator
 from pnl.sources.transport import Transport
@@ -67,6 +69,13 @@ async def simulator(small_business, clock):
 async def transport():
     async with Transport() as transport:
         yield transport
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def browser():
+    """Chromium, for a module whose tests share one loop."""
+    async with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

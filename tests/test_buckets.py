@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pnl.errors import HistoryError
-from pnl.history.buckets import BUCKETS, bucket_named, bucket_that_fits, day_start_ms, local_day, month_day, offsets
+from pnl.history.buckets import BUCKETS, bucket_named, bucket_that_fits, day_start_ms, month_day, offsets
 
 ZONES = [
     "UTC",
@@ -67,15 +67,6 @@ def test_a_day_starts_with_the_first_instant_that_is_not_before_it(zone, day):
 
     assert day_of(start, zone) >= day
     assert day_of(start - 1, zone) < day
-
-
-@given(zones, st.integers(0, LAST_MINUTE * 60_000))
-def test_a_local_day_is_the_one_on_the_calendar(zone, ms):
-    """To the last millisecond of it."""
-    assert local_day(ms, ZoneInfo(zone)) == day_of(ms, zone)
-    assert local_day(day_start_ms(local_day(ms, ZoneInfo(zone)) + 1, ZoneInfo(zone)) - 1, ZoneInfo(zone)) <= day_of(
-        ms, zone
-    )
 
 
 @given(zones, minutes, st.integers(1, 800 * 1440), st.data())

@@ -18,6 +18,7 @@ import pytest
 import pytest_asyncio
 from conftest import Clock
 
+from pnl.bench.chaos import becomes
 from pnl.config import load_settings
 from pnl.engine import Engine
 from pnl.errors import SourceError
@@ -74,14 +75,7 @@ class Watch:
 
     async def until(self, is_so):
         """Wait until a claim holds; whether it did."""
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                while not is_so():
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await becomes(is_so, self._changed, PATIENCE_S)
 
     @property
     def now(self):

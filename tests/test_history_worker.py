@@ -218,6 +218,17 @@ async def test_an_answer_that_is_shared_is_never_an_old_one(tmp_path):
             assert [bars.close.tolist() for bars in found] == [list(range(n + 1))] * 3
 
 
+async def test_what_is_committed_behind_the_version_is_seen_by_another_question(tmp_path):
+    """A commit that comes late, or moves a month into the archive, has no version of its own."""
+    async with writing(tmp_path / "data") as store, asking(store.path, version=lambda: 1) as history:
+        await record(store, *changes(1))
+        assert (await history.bars(bucket="1m")).count.sum() == 1
+
+        await record(store, *changes(1, since=1))
+
+        assert (await history.bars(bucket="1m", column="kalshi_realized")).count.sum() == 2
+
+
 async def test_an_error_is_shared_too_and_asked_anew_the_next_time(path):
     """Whoever asks for nonsense is told the same words, with or without a version."""
     async with asking(path, version=lambda: 1) as history:

@@ -8,11 +8,11 @@ from zoneinfo import ZoneInfo
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pnl.journal import COMPONENTS, Step, in_us, journal, minutes, not_known_yet
+from pnl.journal import COMPONENTS, Step, journal, minutes, not_known_yet
 from pnl.ledger import Ledger
 from pnl.model import PnLModel
 from pnl.records import MONEY_FIELDS, Batch, Cost, CostDay, Deal, Fill, Result, Settlement
-from pnl.rows import micros, to_us
+from pnl.rows import micros, to_instant, to_us
 
 NEW_YORK = ZoneInfo("America/New_York")
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
@@ -104,7 +104,7 @@ def test_the_last_minute_closes_at_what_is_shown(batch, zone):
 @given(batches, zones, st.none() | st.integers(-100 * 1440, 5 * 1440))
 def test_a_minute_opens_where_the_one_before_it_closed(batch, zone, ago):
     """From zero on; the low and the high hold open and close between them, the sum is of that many states."""
-    last = None if ago is None else in_us(NOW) // 60_000_000 + ago
+    last = None if ago is None else to_us(NOW) // 60_000_000 + ago
     made = minutes(steps_of(batch, zone), last=last)
     closed = dict.fromkeys(MONEY_FIELDS, 0)
 
@@ -122,7 +122,7 @@ def test_a_minute_opens_where_the_one_before_it_closed(batch, zone, ago):
 @given(batches, zones, st.integers(-100 * 1440, 5 * 1440))
 def test_what_is_dated_later_is_put_into_the_last_minute(batch, zone, ago):
     """Nothing is behind it, what was before stays as it is, and it closes at the same."""
-    last = in_us(NOW) // 60_000_000 + ago
+    last = to_us(NOW) // 60_000_000 + ago
     steps = steps_of(batch, zone)
     free, clamped = minutes(steps), minutes(steps, last=last)
 
@@ -173,7 +173,7 @@ def test_the_line_meets_what_was_shown_whatever_was_corrected_since(known_now, k
 
     back = not_known_yet(steps, components, NOW)
 
-    made = minutes([*steps, *back], last=in_us(NOW) // 60_000_000 - 1)
+    made = minutes([*steps, *back], last=to_us(NOW) // 60_000_000 - 1)
     assert {step.at for step in back} <= {NOW}
     if steps and any(shown(known_now)[name] for name in COMPONENTS):
         assert {name: made[-1][2][name][3] for name in MONEY_FIELDS} == then | {"kalshi_unrealized": 0}
@@ -226,11 +226,11 @@ def test_steps_of_one_instant_are_one_state():
 
     [(minute, count, bars)] = minutes(steps)
 
-    assert (minute, count) == (in_us(NOW) // 60_000_000, 2)
+    assert (minute, count) == (to_us(NOW) // 60_000_000, 2)
     assert bars["net_pnl"] == (0, 3_000_000, 0, 2_000_000, 5_000_000)
 
 
 def test_instants_are_exact_to_the_microsecond():
     """Before 1970 too."""
     for moment in (NOW.replace(microsecond=1), datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)):
-        assert in_us(moment) == to_us(moment)
+        assert to_instant(to_us(moment)) == moment

@@ -5,7 +5,7 @@ import re
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, web
-from browsing import chromium, free_port, number_moves, served, settings_of, visit
+from browsing import free_port, number_moves, served, settings_of, visit
 from playwright.async_api import expect
 
 from pnl.simulator import LivingMarket, Simulator
@@ -14,12 +14,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 HOSTILE = '<img src=x onerror="window.hurt=1">'
 LOADS = 20
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser():
-    async with chromium() as browser:
-        yield browser
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

@@ -5,8 +5,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import pytest_asyncio
-from browsing import COUNT_LATE, chromium, lost, opened
+from browsing import COUNT_LATE, lost, opened
 from playwright.async_api import expect
 
 from pnl.stream import fields_of
@@ -28,12 +27,6 @@ GATEWAY = "() => Promise.resolve(new Response('', {status: 502}))"
 AFTER_A_SECOND = "() => new Promise((done) => setTimeout(() => done(new Response('ok')), 1000))"
 AT_ONCE_AND_BEHIND = """() => Promise.resolve(new Response("ok", {
     headers: {Date: new Date(Date.now() - %d).toUTCString()}}))"""
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser():
-    async with chromium() as browser:
-        yield browser
 
 
 def texts(**changes):

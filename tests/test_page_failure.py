@@ -9,7 +9,7 @@ from inspect import isawaitable
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, web
-from browsing import MONEY, ROOT, chromium, lost, number_moves, opened, served, settings_of, visit
+from browsing import MONEY, ROOT, lost, number_moves, opened, served, settings_of, visit
 from playwright.async_api import expect
 
 from pnl.simulator import LivingMarket, Simulator
@@ -40,12 +40,6 @@ CANNOT_BE_BUILT = {
 }
 HOSTILE = '<img src=x onerror="window.hurt=1">' + "A" * 500
 BARE = 20
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser():
-    async with chromium() as browser:
-        yield browser
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

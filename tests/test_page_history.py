@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import pytest_asyncio
-from browsing import chromium, number_moves, served, visit
+from browsing import number_moves, served, visit
 from playwright.async_api import expect
 
 from pnl.records import Reading, Snapshot, State
@@ -33,12 +33,6 @@ WINDOW = f"() => {{ {MODELS} return [range.start, range.end] }}"
 GROWN = f"(count) => {{ {MODELS} return live.t.length >= count }}"
 FIRST = f"(before) => {{ {MODELS} return steps.t[0] !== before }}"
 FITTED = f"(last) => {{ {MODELS} return range.end > last && range.end < last + 86400000 }}"
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser():
-    async with chromium() as browser:
-        yield browser
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

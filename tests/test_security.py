@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import ClientError, ClientSession, WSMsgType, WSServerHandshakeError, web
 from bokeh.util.token import generate_jwt_token, generate_session_id, get_token_payload
-from browsing import ROOT, chromium, number_moves, opened, served, settings_of, visit
+from browsing import ROOT, number_moves, opened, served, settings_of, visit
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import expect
 
@@ -141,12 +141,6 @@ def all_settings_of(simulator):
         "PNL_JOHN_TOKEN": simulator.john_token,
         "PNL_POLL_S": "0.5",
     }
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser():
-    async with chromium() as browser:
-        yield browser
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

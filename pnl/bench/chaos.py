@@ -98,6 +98,18 @@ class HurriedMarket(LivingMarket):
         return Quote(quote.last, quote.last, quote.last) if is_empty else quote
 
 
+async def becomes(is_so: Callable[[], bool], changed: asyncio.Event, patience_s: float) -> bool:
+    """Wait for something to become so, and look again whenever the event is set; whether it did in so many seconds."""
+    try:
+        async with asyncio.timeout(patience_s):
+            while not is_so():
+                changed.clear()
+                await changed.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
 @dataclass
 class Illness:
     """The fault that a source has, and how many of its polls have ended in it."""
@@ -132,14 +144,7 @@ class Checker:
 
     async def until(self, is_so: Callable[[], bool]) -> bool:
         """Wait for something to become so; whether it did within half a minute."""
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                while not is_so():
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await becomes(is_so, self._changed, PATIENCE_S)
 
     def complain(self, text: str) -> None:
         """Note what must not be."""

@@ -73,11 +73,6 @@ def day_start_ms(day: int, zone: tzinfo) -> int:
     return round(start.timestamp() * 1000)
 
 
-def local_day(ms: int, zone: tzinfo) -> int:
-    """The local day of an instant, counted from 1970-01-01 by the wall calendar."""
-    return (datetime.fromtimestamp(ms / 1000, zone).date() - EPOCH_DAY).days
-
-
 def month_day(month: int) -> int:
     """The first day of a month, both counted from January 1970."""
     return (date(1970 + month // 12, month % 12 + 1, 1) - EPOCH_DAY).days

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from pnl.history.wire import Column, Counted, Opening, Question, unpacked
 from pnl.journal import COMPONENTS
 from pnl.ledger import Ledger
 from pnl.records import MICRO, ZERO, Snapshot
-from pnl.rows import to_fill, to_ms, to_settlement, to_snapshot
+from pnl.rows import to_fill, to_instant, to_ms, to_settlement, to_snapshot, to_usd
 from pnl.schema import FILLS, SETTLEMENTS
 
 SHARED_S = 60.0
@@ -148,8 +148,8 @@ class History:
         zone: Name of the time zone where days begin.
         counted: Whose records count.
         deadline_s: Seconds within which every question is answered or fails.
-        version: Grows with every commit; while it stands still, the same question gets the same answer again. None:
-            every question is asked.
+        version: Grows with every commit; while it stands still, the same question gets the same answer again, and the
+            worker looks at the files only. None: every question is asked, and the worker looks into the store.
     """
 
     def __init__(
@@ -225,9 +225,8 @@ class History:
         Raises:
             HistoryError: See `bars`, or the file cannot be written.
         """
-        where = {"path": str(path), "bucket": bucket, "column": column}
-        question = Question("export", where | _range(start, end))
-        written: int = msgspec.msgpack.decode(await self._answered(self._worker, question))["rows"]
+        asked = Question("export", {"path": str(path), "bucket": bucket, "column": column, **_range(start, end)})
+        written: int = (await self._told(self._worker, asked))["rows"]
         return written
 
     async def archive(self, month: str, *, start_ms: int, until_ms: int) -> Mapping[str, Any]:
@@ -236,8 +235,8 @@ class History:
         Raises:
             HistoryError: It cannot be written, or does not hold what the store holds.
         """
-        question = Question("archive", {"month": month, "start_ms": start_ms, "until_ms": until_ms})
-        return cast("Mapping[str, Any]", msgspec.msgpack.decode(await self._answered(self._worker, question)))
+        asked = Question("archive", {"month": month, "start_ms": start_ms, "until_ms": until_ms})
+        return cast("Mapping[str, Any]", await self._told(self._worker, asked))
 
     async def booked(self, start: datetime | None = None, end: datetime | None = None) -> Booked:
         """What was booked in [start, end), from the records as they are known now.
@@ -308,20 +307,24 @@ class History:
         Raises:
             HistoryError: With DuckDB's own words, or it is no SELECT, or took too long.
         """
-        question = Question("sql", {"query": query, "rows": rows, "seconds": seconds})
-        found = msgspec.msgpack.decode(await self._answered(self._console, question))
+        asked = Question("sql", {"query": query, "rows": rows, "seconds": seconds})
+        found = await self._told(self._console, asked)
         return Table(tuple(found["names"]), [tuple(row) for row in found["rows"]], is_cut=found["is_cut"])
 
     async def _ask(self, kind: str, **values: Any) -> Any:
         """The answer to a question; whoever asks the same one meanwhile shares it."""
-        question = Question(kind, values)
         if self._version is None:
-            return msgspec.msgpack.decode(await self._answered(self._worker, question))
-        key = f"history:{self._version()}:{msgspec.json.encode(question).decode()}"
+            return await self._told(self._worker, Question(kind, values))
+        question = Question(kind, values, self._version())
+        key = f"history:{msgspec.json.encode(question).decode()}"
         cached = await self._cache.get(key, lambda: self._answered(self._worker, question), ttl_s=SHARED_S, stale_s=0)
         if cached.value is None:
             raise cached.error or HistoryDown("the history cannot be read now")
         return msgspec.msgpack.decode(cached.value)
+
+    async def _told(self, worker: Worker, question: Question) -> Any:
+        """A worker's answer to a question, for whoever asks alone."""
+        return msgspec.msgpack.decode(await self._answered(worker, question))
 
     async def _answered(self, worker: Worker, question: Question) -> bytes:
         began = time.perf_counter()
@@ -338,7 +341,7 @@ class History:
             self.queries.note(question.kind, took_ms, failed=failed, slow=slow)
         for statement, ms in slow:
             log.info("slow: %.0f ms for %s: %s", ms, question.kind, statement)
-        return msgspec.msgpack.encode(answer.value)
+        return bytes(answer.value)
 
 
 def _range(start: datetime | None, end: datetime | None) -> dict[str, int | None]:
@@ -346,11 +349,11 @@ def _range(start: datetime | None, end: datetime | None) -> dict[str, int | None
 
 
 def _usd(micros: int | None) -> Decimal | None:
-    return None if micros is None else Decimal(micros).scaleb(-6)
+    return None if micros is None else to_usd(micros)
 
 
 def _at(ms: int | None) -> datetime | None:
-    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+    return None if ms is None else to_instant(ms * 1000)
 
 
 def _line(row: Sequence[Any]) -> Part:
@@ -360,6 +363,4 @@ def _line(row: Sequence[Any]) -> Part:
 
 
 def _fall(high: int, high_ms: int, low: int, low_ms: int, recovered_ms: int | None) -> Fall:
-    usd = [Decimal(micros).scaleb(-6) for micros in (high, low)]
-    at = [datetime.fromtimestamp(ms / 1000, UTC) for ms in (high_ms, low_ms)]
-    return Fall(usd[0], at[0], usd[1], at[1], _at(recovered_ms))
+    return Fall(to_usd(high), to_instant(high_ms * 1000), to_usd(low), to_instant(low_ms * 1000), _at(recovered_ms))

@@ -79,10 +79,10 @@ class Duck:
         with self._timed(statement):
             return self._connection.execute(statement, list(values)).fetchall()
 
-    def columns(self, statement: str, values: Sequence[object] = ()) -> Columns:
+    def columns(self, statement: str) -> Columns:
         """The result's columns by name."""
         with self._timed(statement):
-            return self._connection.execute(statement, list(values)).fetchnumpy()
+            return self._connection.execute(statement).fetchnumpy()
 
     def sqlite(self, statement: str) -> list[tuple[Any, ...]]:
         """All rows of a statement that SQLite itself runs, by its own indexes; every value comes as text."""

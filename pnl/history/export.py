@@ -4,14 +4,13 @@ import csv
 import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, tzinfo
-from decimal import Decimal
 from typing import TextIO
 
-from pnl.history.buckets import BUCKETS, DAY_MS
+from pnl.history.buckets import BUCKETS
 from pnl.history.client import Bars, History
+from pnl.rows import to_usd
 
 COLUMNS = ("bucket_start", "open", "high", "low", "close", "count")
-SHORT_MS = 31 * DAY_MS
 
 
 def rows(bars: Bars, zone: tzinfo) -> Iterator[tuple[str, str, str, str, str, int]]:
@@ -19,7 +18,7 @@ def rows(bars: Bars, zone: tzinfo) -> Iterator[tuple[str, str, str, str, str, in
     money = (bars.open, bars.high, bars.low, bars.close)
     for start, *micros, count in zip(*(column.tolist() for column in (bars.start, *money, bars.count)), strict=True):
         at = datetime.fromtimestamp(start / 1000, zone).isoformat()
-        first, high, low, last = (f"{Decimal(value).scaleb(-6):f}" for value in micros)
+        first, high, low, last = (f"{to_usd(value):f}" for value in micros)
         yield at, first, high, low, last, count
 
 
@@ -43,7 +42,7 @@ async def pieces(
 
 
 class CsvWriter:
-    """Writes bars as CSV; `with`."""
+    """Writes bars as CSV."""
 
     def __init__(self, out: TextIO, zone: tzinfo) -> None:
         self._writer = csv.writer(out, lineterminator="\n")

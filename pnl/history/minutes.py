@@ -5,6 +5,8 @@ the hour that is not over. A year of all columns by minutes would not fit into t
 asked of the other columns by the minute is read from the store.
 """
 
+from collections.abc import Sequence
+
 from pnl.history.duck import Duck, sqlite_query
 from pnl.records import MONEY_FIELDS
 from pnl.schema import BAR_PARTS
@@ -13,7 +15,13 @@ HOUR = 60
 NET = "net_pnl"
 QUICK_MINUTES = 3 * 24 * HOUR
 BAR_COLUMNS = ("minute", "snapshots", *(f"{name}_{part}" for name in MONEY_FIELDS for part in BAR_PARTS))
-NET_COLUMNS = ("minute", "snapshots", *(f"{NET}_{part}" for part in BAR_PARTS))
+ROLLED = {
+    "open": "arg_min({0}, {1})",
+    "high": "max({0})",
+    "low": "min({0})",
+    "close": "arg_max({0}, {1})",
+}
+"""How a part of many bars becomes that of one, in SQL: of a column, in the order of another. The others are summed."""
 
 
 def columns_of(name: str) -> tuple[str, ...]:
@@ -22,9 +30,8 @@ def columns_of(name: str) -> tuple[str, ...]:
 
 
 def _hourly(names: tuple[str, ...]) -> str:
-    rolled = {"open": "arg_min({0}, minute)", "high": "max({0})", "low": "min({0})", "close": "arg_max({0}, minute)"}
     parts = [
-        rolled.get(part, "sum({0})").format(f"{name}_{part}") + f"::BIGINT AS {name}_{part}"
+        ROLLED.get(part, "sum({0})").format(f"{name}_{part}", "minute") + f"::BIGINT AS {name}_{part}"
         for name in names
         for part in BAR_PARTS
     ]
@@ -39,7 +46,7 @@ class Minutes:
         self.newest = -1
         self.closed_until = 0
         self._closed = (0, 0)
-        for table, columns in (("minutes", NET_COLUMNS), ("hours", BAR_COLUMNS), ("recent", BAR_COLUMNS)):
+        for table, columns in (("minutes", columns_of(NET)), ("hours", BAR_COLUMNS), ("recent", BAR_COLUMNS)):
             duck.rows(f"CREATE TABLE {table} ({', '.join(f'{column} BIGINT' for column in columns)})")
 
     def catch_up(self, snapshots: int, net_micros: int, *, anew: bool = False) -> bool:
@@ -61,9 +68,8 @@ class Minutes:
         return True
 
     def _read_recent(self) -> None:
-        wanted = f"SELECT {', '.join(BAR_COLUMNS)} FROM pnl_1m WHERE minute >= {self.newest}"
         self._duck.rows(f"DELETE FROM recent WHERE minute >= {self.newest}")
-        self._duck.rows(f"INSERT INTO recent SELECT CAST(COLUMNS(*) AS BIGINT) FROM {sqlite_query(wanted)}")
+        self._copy_from(self.newest)
         self._roll("recent")
         self._duck.rows(f"DELETE FROM recent WHERE minute < {self.closed_until}")
 
@@ -75,11 +81,12 @@ class Minutes:
         newest = self._duck.sqlite("SELECT max(minute) FROM pnl_1m")[0][0]
         if newest is None:
             return
-        until = int(newest) // HOUR * HOUR
-        wanted = f"SELECT {', '.join(BAR_COLUMNS)} FROM pnl_1m WHERE minute >= {until}"
-        self._duck.rows(f"INSERT INTO recent SELECT CAST(COLUMNS(*) AS BIGINT) FROM {sqlite_query(wanted)}")
+        self._copy_from(int(newest) // HOUR * HOUR)
         self.newest = int(newest)
         self._roll("store.pnl_1m")
+
+    def _copy_from(self, minute: int) -> None:
+        self._duck.rows(f"INSERT INTO recent {_stored(BAR_COLUMNS, f'minute >= {minute}')}")
 
     def _roll(self, table: str) -> None:
         """Move the minutes of hours that are over to where closed ones are."""
@@ -89,14 +96,19 @@ class Minutes:
         if until == self.closed_until:
             return
         rows = f"FROM {table} WHERE minute >= {self.closed_until} AND minute < {until}"
-        self._duck.rows(f"INSERT INTO minutes SELECT {', '.join(NET_COLUMNS)} {rows}")
+        self._duck.rows(f"INSERT INTO minutes SELECT {', '.join(columns_of(NET))} {rows}")
         self._duck.rows(f"INSERT INTO hours SELECT {_hourly(MONEY_FIELDS)} {rows} GROUP BY 1")
         self.closed_until = until
-        [self._closed] = self._duck.rows(f"SELECT coalesce(sum(snapshots), 0), coalesce(sum({NET}_sum), 0) FROM hours")
+        self._closed = self._come_to("hours")
 
     def _totals(self) -> tuple[int, int]:
-        [(count, net)] = self._duck.rows(f"SELECT coalesce(sum(snapshots), 0), coalesce(sum({NET}_sum), 0) FROM recent")
+        count, net = self._come_to("recent")
         return self._closed[0] + count, self._closed[1] + net
+
+    def _come_to(self, table: str) -> tuple[int, int]:
+        sums = f"SELECT coalesce(sum(snapshots), 0), coalesce(sum({NET}_sum), 0) FROM {table}"
+        [(count, net)] = self._duck.rows(sums)
+        return count, net
 
     def between(self, name: str, start: int, end: int, *, by_hours: bool) -> str:
         """A query for the bars of one money column, in minutes, or in hours where that is fine enough.
@@ -124,9 +136,13 @@ class Minutes:
             return _piece("store.pnl_1m", name, start, end)
         if end <= start:
             return ""
-        columns = ", ".join(columns_of(name))
-        wanted = f"SELECT {columns} FROM pnl_1m WHERE minute >= {start} AND minute < {end}"
-        return f"SELECT CAST(COLUMNS(*) AS BIGINT) FROM {sqlite_query(wanted)}"
+        return _stored(columns_of(name), f"minute >= {start} AND minute < {end}")
+
+
+def _stored(columns: Sequence[str], condition: str) -> str:
+    """A query for some of the store's minutes, which SQLite finds by its own key."""
+    wanted = f"SELECT {', '.join(columns)} FROM pnl_1m WHERE {condition}"
+    return f"SELECT CAST(COLUMNS(*) AS BIGINT) FROM {sqlite_query(wanted)}"
 
 
 def _piece(table: str, name: str, start: int, end: int) -> str:

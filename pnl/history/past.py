@@ -1,33 +1,35 @@
 """What the worker knows of one data folder: the minutes, the records' own journal, and the snapshots one by one."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta, tzinfo
-from decimal import Decimal
+from datetime import tzinfo
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pnl.history.archive import archive
+from pnl.history.buckets import DAY_MS, MINUTE_MS
 from pnl.history.duck import Duck, quoted, sqlite_query
 from pnl.history.minutes import BAR_COLUMNS, Minutes, columns_of
 from pnl.history.versions import Version, before_the_first, read_versions, records_of
 from pnl.history.wire import Counted
-from pnl.journal import COMPONENTS, Step, in_us, minutes, not_known_yet
+from pnl.journal import COMPONENTS, Step, minutes, not_known_yet
 from pnl.ledger import event_of, series_of
-from pnl.records import EPOCH, MONEY_FIELDS
+from pnl.records import MONEY_FIELDS
+from pnl.rows import to_instant, to_us, to_usd
 from pnl.schema import SNAPSHOT_COLUMNS
 
-MINUTE_MS = 60_000
-QUICK_MS = 24 * 60 * MINUTE_MS
+QUICK_MS = DAY_MS
 JOURNAL = (
     "at_us BIGINT, component VARCHAR, source VARCHAR, key VARCHAR, event VARCHAR, series VARCHAR, "
     "usd DECIMAL(38,12), net DECIMAL(38,12)"
 )
 STATE = (
     "SELECT commits, snapshots, net_micros, records, (SELECT coalesce(max(rowid), 0) FROM superseded), "
-    "(SELECT coalesce(max(value), 0) FROM meta WHERE key = 'rewrites'), (SELECT value FROM meta WHERE key = 'kind') "
-    "FROM chain"
+    "(SELECT coalesce(max(value), 0) FROM meta WHERE key = 'rewrites'), "
+    "(SELECT count(*) FROM archived), (SELECT value FROM meta WHERE key = 'kind') FROM chain"
 )
 FINEST = 12  # digits of a dollar behind the point that a sum is exact to
+
+type Mark = tuple[int, int, int]
 
 
 class State(NamedTuple):
@@ -39,6 +41,7 @@ class State(NamedTuple):
     records: int
     superseded: int
     rewrites: int
+    archived: int
     kind: str
 
     @property
@@ -52,7 +55,7 @@ class Replaced(Exception):
 
 
 class Past:
-    """One data folder as of the last commit; ask `now()` before anything else, inside its transaction."""
+    """One data folder as of the last commit; call `catch_up` before each question."""
 
     def __init__(self, duck: Duck, path: Path, kind: str | None, zone: tzinfo, counted: Counted) -> None:
         self.duck = duck
@@ -61,6 +64,7 @@ class Past:
         self._kind = kind
         self._counted = counted
         self._file: int | None = None
+        self._marks: tuple[object, Mark, Mark] | None = None
         self._state: State | None = None
         self.versions: list[Version] = []
         self._early: list[Version] | None = None
@@ -71,9 +75,16 @@ class Past:
         duck.rows(f"CREATE TABLE rebuilt ({', '.join(f'{column} BIGINT' for column in BAR_COLUMNS)})")
         duck.rows(f"CREATE TABLE journal ({JOURNAL})")
 
-    def catch_up(self) -> None:
-        """Read what was committed since the last time."""
-        file = self._path.stat().st_ino if self._path.exists() else -1
+    def catch_up(self, version: object = None) -> None:
+        """Read what was committed since the last time.
+
+        That is nothing while neither the version moves on nor the files change: a page asks many questions at once.
+        """
+        marks = version, _mark(self._path), _mark(self._path.with_name(f"{self._path.name}-wal"))
+        if version is not None and marks == self._marks:
+            return
+        self._marks = None  # until all of it is read
+        file = marks[1][0]
         if file != self._file:  # new, or a damaged one was set aside
             self._attach(file)
         try:
@@ -81,6 +92,7 @@ class Past:
         except Replaced:  # the disk gave its number to another file
             self._attach(file)
             self._read_new()
+        self._marks = marks
 
     def _attach(self, file: int) -> None:
         self.duck.attach(self._path, self._kind)
@@ -103,7 +115,8 @@ class Past:
             raise Replaced
         anew = before is None or before.rewrites != state.rewrites
         reads_all = self.minutes.catch_up(state.snapshots, state.net_micros, anew=anew)
-        self._archive = self._read_archive()
+        if before is None or before.archived != state.archived:
+            self._archive = self._read_archive()
         first_ms, self.first_ms = self.first_ms, self._first_ms() if reads_all else self.first_ms
         if before is None or before.of_records != state.of_records or first_ms != self.first_ms:
             self._early = None if first_ms != self.first_ms else self._early
@@ -150,13 +163,13 @@ class Past:
         """What the first snapshot did not know yet."""
         opens = ", ".join(f"{name}_open" for name in COMPONENTS)
         rows = self.duck.sqlite(f"SELECT {opens} FROM pnl_1m WHERE minute = {first_ms // MINUTE_MS}")
-        shown = {name: Decimal(micros).scaleb(-6) for row in rows for name, micros in zip(COMPONENTS, row, strict=True)}
-        return not_known_yet(steps, shown, EPOCH + timedelta(milliseconds=first_ms)) if shown else []
+        shown = {name: to_usd(int(micros)) for row in rows for name, micros in zip(COMPONENTS, row, strict=True)}
+        return not_known_yet(steps, shown, to_instant(first_ms * 1000)) if shown else []
 
     def _fill_journal(self, steps: Sequence[Step]) -> None:
         self.duck.rows("TRUNCATE journal")
         columns: list[list[Any]] = [
-            [in_us(step.at) for step in steps],
+            [to_us(step.at) for step in steps],
             [step.component for step in steps],
             [step.source for step in steps],
             [step.key for step in steps],
@@ -227,6 +240,15 @@ class Past:
             ):
                 return rows[0]
         return None
+
+
+def _mark(path: Path) -> Mark:
+    """What tells that a file was written or replaced; zeros of one that is not there."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0, 0
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _typed(name: str, value: str) -> int | str:

@@ -17,8 +17,9 @@ from pnl.history.buckets import (
     month_day,
     offsets,
 )
+from pnl.history.minutes import ROLLED
 from pnl.history.past import Past
-from pnl.history.wire import Column, packed, unpacked
+from pnl.history.wire import Column, Columns, packed, unpacked
 from pnl.records import MONEY_FIELDS
 
 HOUR = 60
@@ -26,12 +27,6 @@ DAY_MINUTES = 24 * HOUR
 MOST_BUCKETS = 1000
 LONGEST_MINUTES = 200 * 366 * DAY_MINUTES
 
-PARTS = {
-    "open": "arg_min({name}_open, {key})",
-    "high": "max({name}_high)",
-    "low": "min({name}_low)",
-    "close": "arg_max({name}_close, {key})",
-}
 MEAN = "((total - ((total % count + count) % count)) // count)::BIGINT AS mean"  # rounded down, also below zero
 
 
@@ -63,42 +58,50 @@ def bars(
     chosen = None if bucket is None else bucket_named(bucket)
     extent = past.extent()
     if extent is None:
-        return {"bucket": (chosen or FINEST_FROM_BARS).name, "columns": packed(_nothing())}
+        return _answer(chosen or FINEST_FROM_BARS, _nothing())
     start = max(extent[0], (start_ms if start_ms is not None else 0) // MINUTE_MS)
     end = min(extent[1], -(-end_ms // MINUTE_MS) if end_ms is not None else LONGEST_MINUTES)
     if chosen is None:
         chosen = bucket_that_fits(max(0, end - start) * MINUTE_MS, most)
     if end <= start:
-        return {"bucket": chosen.name, "columns": packed(_nothing())}
+        return _answer(chosen, _nothing())
     if chosen.length_ms < MINUTE_MS:
         first = max(start * MINUTE_MS, 0 if start_ms is None else start_ms)
         last = end * MINUTE_MS if end_ms is None else min(end * MINUTE_MS, end_ms)
-        return _from_snapshots(past, first, last, chosen, column)
-    columns = past.duck.columns(bars_query(past, start, end, chosen, column))
+        cut = _of_snapshots(past, first, last, chosen, column)
+    else:
+        cut = _of_minutes(past, start, end, chosen, column)
+    columns = past.duck.columns(
+        f"SELECT start::BIGINT AS start, open, high, low, close, {MEAN}, count::BIGINT AS count, rebuilt "
+        f"FROM ({cut}) ORDER BY start"
+    )
     columns["start"] = _starts(past, chosen, columns["start"])
-    return {"bucket": chosen.name, "columns": packed(columns)}
+    return _answer(chosen, columns)
 
 
-def _nothing() -> dict[str, Column]:
+def _answer(bucket: Bucket, columns: Columns) -> Mapping[str, Any]:
+    return {"bucket": bucket.name, "columns": packed(columns)}
+
+
+def _nothing() -> Columns:
     names = ("start", "open", "high", "low", "close", "mean", "count")
     return {name: np.zeros(0, np.int64) for name in names} | {"rebuilt": np.zeros(0, np.bool_)}
 
 
-def bars_query(past: Past, start: int, end: int, bucket: Bucket, column: str) -> str:
-    """The bars between two minutes; `start` counts buckets, days or months."""
+def _of_minutes(past: Past, start: int, end: int, bucket: Bucket, column: str) -> str:
+    """A query for the buckets between two minutes; `start` counts buckets, days, weeks or months."""
     key, by_hours = _key(bucket, offsets(start, end, past.zone) if bucket.calendar else [])
     source = past.bars_between(column, start, end, by_hours=by_hours)
-    parts = ", ".join(f"{sql.format(name=column, key='minute')} AS {part}" for part, sql in PARTS.items())
     query = (
-        f"SELECT {key} AS start, {parts}, sum({column}_sum) AS total, sum(snapshots) AS count, "
-        f"bool_or(is_rebuilt) AS rebuilt FROM ({source}) GROUP BY 1"
+        f"SELECT {key} AS start, {_rolled(column + '_{}', 'minute')}, sum({column}_sum) AS total, "
+        f"sum(snapshots) AS count, bool_or(is_rebuilt) AS rebuilt FROM ({source}) GROUP BY 1"
     )
-    if bucket.calendar and bucket.name != "1d":
-        query = _of_days(bucket, query)
-    return (
-        f"SELECT start::BIGINT AS start, open, high, low, close, {MEAN}, count::BIGINT AS count, rebuilt "
-        f"FROM ({query}) ORDER BY start"
-    )
+    return _of_days(bucket, query) if bucket.calendar and bucket.name != "1d" else query
+
+
+def _rolled(column: str, order: str) -> str:
+    """Open, high, low and close, each of the column that has its name in place of `{}`."""
+    return ", ".join(f"{sql.format(column.format(part), order)} AS {part}" for part, sql in ROLLED.items())
 
 
 def _key(bucket: Bucket, steps: list[tuple[int, int]]) -> tuple[str, bool]:
@@ -123,8 +126,7 @@ def _of_days(bucket: Bucket, days: str) -> str:
     week = "(start + 3) // 7"  # 1970-01-01 was a Thursday
     month = "datediff('month', DATE '1970-01-01', DATE '1970-01-01' + start::INTEGER)"
     return (
-        f"SELECT {week if bucket.name == '1w' else month} AS start, arg_min(open, start) AS open, "
-        "max(high) AS high, min(low) AS low, arg_max(close, start) AS close, sum(total) AS total, "
+        f"SELECT {week if bucket.name == '1w' else month} AS start, {_rolled('{}', 'start')}, sum(total) AS total, "
         f"sum(count) AS count, bool_or(rebuilt) AS rebuilt FROM ({days}) GROUP BY 1"
     )
 
@@ -139,24 +141,17 @@ def _starts(past: Past, bucket: Bucket, numbers: Column) -> Column:
     return np.array(starts, np.int64)
 
 
-def _from_snapshots(past: Past, start: int, end: int, bucket: Bucket, column: str) -> Mapping[str, Any]:
-    """Buckets of less than a minute, from the snapshots one by one, and from the rebuilt minutes before them."""
+def _of_snapshots(past: Past, start: int, end: int, bucket: Bucket, column: str) -> str:
+    """A query for buckets of less than a minute: from snapshots one by one, and the rebuilt minutes before them."""
     raw = past.snapshots_between(column, start, end)
     key = f"at_ms // {bucket.length_ms}"
-    names = ", ".join(f"{column}_{part} AS {part}" for part in PARTS)
-    query = (
-        f"SELECT {key} AS start, arg_min(micros, at_ms) AS open, max(micros) AS high, min(micros) AS low, "
-        f"arg_max(micros, at_ms) AS close, sum(micros) AS total, count(*) AS count, FALSE AS rebuilt "
-        f"FROM ({raw}) GROUP BY 1 UNION ALL "
+    names = ", ".join(f"{column}_{part} AS {part}" for part in ROLLED)
+    return (
+        f"SELECT {key} AS start, {_rolled('micros', 'at_ms')}, sum(micros) AS total, count(*) AS count, "
+        f"FALSE AS rebuilt FROM ({raw}) GROUP BY 1 UNION ALL "
         f"SELECT minute * {MINUTE_MS // bucket.length_ms}, {names}, {column}_sum, snapshots, TRUE FROM rebuilt "
         f"WHERE minute * {MINUTE_MS} >= {start} AND minute * {MINUTE_MS} < {end}"
     )
-    columns = past.duck.columns(
-        f"SELECT start::BIGINT AS start, open, high, low, close, {MEAN}, count::BIGINT AS count, rebuilt "
-        f"FROM ({query}) ORDER BY start"
-    )
-    columns["start"] = columns["start"] * bucket.length_ms
-    return {"bucket": bucket.name, "columns": packed(columns)}
 
 
 def export(past: Past, *, path: str, **asked: Any) -> Mapping[str, Any]:
@@ -171,7 +166,7 @@ def export(past: Past, *, path: str, **asked: Any) -> Mapping[str, Any]:
         `rows`: how many.
     """
     columns = unpacked(bars(past, **asked)["columns"])
-    money = ", ".join(f"({name}::DECIMAL(18, 0) * 0.000001)::DECIMAL(18, 6) AS {name}" for name in PARTS)
+    money = ", ".join(f"({name}::DECIMAL(18, 0) * 0.000001)::DECIMAL(18, 6) AS {name}" for name in ROLLED)
     past.duck.write_parquet(
         f"SELECT make_timestamptz(start * 1000) AS bucket_start, {money}, count FROM given", columns, path
     )
@@ -274,13 +269,7 @@ def drawdowns(past: Past, *, start_ms: int | None, end_ms: int | None, most: int
         `high`, `high_ms`, `last`, and `falls`, deepest first: high, low, when each was, and when the high was reached
         again (None: not yet). In micro-dollars and ms since the epoch, by what each minute closed at.
     """
-    extent = past.extent()
-    if extent is None:
-        return {"high": None, "high_ms": None, "last": None, "falls": []}
-    start = extent[0] if start_ms is None else start_ms // MINUTE_MS
-    end = extent[1] if end_ms is None else -(-end_ms // MINUTE_MS)
-    source = past.bars_between("net_pnl", start, end, by_hours=False)
-    rows = past.duck.rows(DRAWDOWNS.format(source=source))
+    rows = _falls(past, start_ms, end_ms)
     if not rows:
         return {"high": None, "high_ms": None, "last": None, "falls": []}
     newest = rows[0]
@@ -294,6 +283,17 @@ def drawdowns(past: Past, *, start_ms: int | None, end_ms: int | None, most: int
             for high, since, low, low_at, recovered, _ in falls
         ],
     }
+
+
+def _falls(past: Past, start_ms: int | None, end_ms: int | None) -> list[tuple[Any, ...]]:
+    """The answer to `DRAWDOWNS`; the fall from the high-water mark is the first."""
+    extent = past.extent()
+    if extent is None:
+        return []
+    start = extent[0] if start_ms is None else start_ms // MINUTE_MS
+    end = extent[1] if end_ms is None else -(-end_ms // MINUTE_MS)
+    source = past.bars_between("net_pnl", start, end, by_hours=False)
+    return past.duck.rows(DRAWDOWNS.format(source=source))
 
 
 def snapshot_at(past: Past, *, at_ms: int) -> Mapping[str, Any]:

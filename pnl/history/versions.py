@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import date, tzinfo
 from itertools import groupby
 from typing import Any
 
@@ -12,7 +12,7 @@ from pnl.history.wire import Counted
 from pnl.journal import Step, journal
 from pnl.ledger import Ledger
 from pnl.records import CostDay, Deal, Fill, Settlement
-from pnl.rows import to_cost_day, to_deal, to_fill, to_settlement
+from pnl.rows import to_cost_day, to_deal, to_fill, to_instant, to_settlement
 from pnl.schema import COSTS, DEALS, FILLS, RECORD_TABLES, SETTLEMENTS, RecordTable
 
 NEVER_MS = 1 << 62
@@ -122,4 +122,4 @@ def day_of(version: Version, zone: tzinfo) -> date:
 
 
 def _day(us: int, zone: tzinfo) -> date:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)).astimezone(zone).date()
+    return to_instant(us).astimezone(zone).date()

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+NOTHING = msgspec.Raw(msgspec.msgpack.encode(None))
 LENGTH = struct.Struct(">I")
-LARGEST_BYTES = 1 << 30
 
 type Column = npt.NDArray[Any]
 type Columns = dict[str, Column]
@@ -37,16 +37,17 @@ class Opening(msgspec.Struct, frozen=True):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What is asked, and with what."""
+    """What is asked, and with what; `version` as `History` counts them, None if nobody counts."""
 
     kind: str
     values: dict[str, Any]
+    version: Any = None
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What comes back: a value or an error that a person can act on, and the statements that took long."""
+    """What comes back: a value, encoded, or an error that a person can act on, and the statements that took long."""
 
-    value: Any = None
+    value: msgspec.Raw = NOTHING
     error: str | None = None
     slow: list[tuple[str, float]] = []
 

@@ -48,7 +48,7 @@ def _past(duck: Duck, opening: Opening) -> Answerer:
     past = Past(duck, Path(opening.path), opening.kind, ZoneInfo(opening.zone), opening.counted)
 
     def answer(question: Question) -> Mapping[str, Any]:
-        past.catch_up()
+        past.catch_up(question.version)
         return QUESTIONS[question.kind](past, **question.values)
 
     return answer
@@ -69,7 +69,7 @@ def _answered(duck: Duck, answer: Answerer, question: Question) -> Answer:
     """One answer, or why there is none."""
     duck.slow.clear()
     try:
-        value = answer(question)
+        value = msgspec.Raw(msgspec.msgpack.encode(answer(question)))
     except HistoryError as error:
         return Answer(error=str(error))
     except duckdb.Error as error:

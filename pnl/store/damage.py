@@ -17,8 +17,7 @@ from typing import Any, Self
 from pnl.errors import Damaged
 from pnl.records import MONEY_FIELDS
 from pnl.schema import RECORD_TABLES, SNAPSHOT_COLUMNS, seal
-from pnl.store.minutes import MINUTE_MS, write_snapshots
-from pnl.store.retention import archived_until
+from pnl.store.minutes import MINUTE_MS, archived_until, write_snapshots
 from pnl.store.tables import Chain, insert_of, read_chain, write_chain
 
 RECENT_MINUTES = 2 * 24 * 60

@@ -11,6 +11,21 @@ from pnl.schema import BAR_PARTS, SNAPSHOT_COLUMNS
 MINUTE_MS = 60_000
 
 
+def archived_until(connection: sqlite3.Connection) -> int:
+    """Before this instant, in ms since the epoch, snapshots are in the archive."""
+    until_ms: int = connection.execute("SELECT coalesce(max(until_ms), 0) FROM archived").fetchone()[0]
+    return until_ms
+
+
+def comes_to(connection: sqlite3.Connection, start_ms: int, until_ms: int) -> tuple[int, int]:
+    """How many snapshots are recorded of [start, until), and the sum of their net P&L in micro-dollars."""
+    query = (
+        "SELECT count(*), coalesce(sum(net_pnl_micros), 0) FROM pnl_snapshots WHERE timestamp >= ? AND timestamp < ?"
+    )
+    count, net_micros = connection.execute(query, (start_ms, until_ms)).fetchone()
+    return count, net_micros
+
+
 def write_snapshots(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> tuple[int, int, int]:
     """Write rows of snapshots and their minutes.
 
@@ -39,10 +54,10 @@ def _write_out_of_order(connection: sqlite3.Connection, rows: Sequence[tuple[Any
 
     Of minutes that are in the archive the rows are gone: to their bars is added.
     """
-    archived_until = connection.execute("SELECT coalesce(max(until_ms), 0) FROM archived").fetchone()[0]
-    if old := [row for row in rows if row[0] < archived_until]:
+    until_ms = archived_until(connection)
+    if old := [row for row in rows if row[0] < until_ms]:
         added, net, newest = _add_to_bars(connection, sorted(old))
-        rest = write_snapshots(connection, [row for row in rows if row[0] >= archived_until])
+        rest = write_snapshots(connection, [row for row in rows if row[0] >= until_ms])
         return added + rest[0], net + rest[1], max(newest, rest[2])
     if not (rows := _new_ones(connection, rows)):
         return 0, 0, 0
@@ -50,11 +65,11 @@ def _write_out_of_order(connection: sqlite3.Connection, rows: Sequence[tuple[Any
         "INSERT INTO meta VALUES ('rewrites', '1') ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1"
     )
     minutes = {row[0] // MINUTE_MS for row in rows}
-    before = [_counted(connection, minute) for minute in minutes]
+    before = [_of_minute(connection, minute) for minute in minutes]
     connection.executemany(upsert("pnl_snapshots", len(SNAPSHOT_COLUMNS)), rows)
     for minute in minutes:
         connection.execute(upsert("pnl_1m", 2 + len(MONEY_FIELDS) * len(BAR_PARTS)), _bar_anew(connection, minute))
-    after = [_counted(connection, minute) for minute in minutes]
+    after = [_of_minute(connection, minute) for minute in minutes]
     added, net = (sum(c) - sum(b) for b, c in zip(zip(*before, strict=True), zip(*after, strict=True), strict=True))
     return added, net, max(row[0] for row in rows)
 
@@ -65,12 +80,8 @@ def _new_ones(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -
     return [row for row in rows if connection.execute(query, row[:1]).fetchone() != row]
 
 
-def _counted(connection: sqlite3.Connection, minute: int) -> tuple[int, int]:
-    query = (
-        "SELECT count(*), coalesce(sum(net_pnl_micros), 0) FROM pnl_snapshots WHERE timestamp >= ? AND timestamp < ?"
-    )
-    count, net = connection.execute(query, (minute * MINUTE_MS, (minute + 1) * MINUTE_MS)).fetchone()
-    return count, net
+def _of_minute(connection: sqlite3.Connection, minute: int) -> tuple[int, int]:
+    return comes_to(connection, minute * MINUTE_MS, (minute + 1) * MINUTE_MS)
 
 
 def _roll_up(minute: int, rows: Sequence[Sequence[Any]]) -> tuple[int, ...]:

@@ -11,11 +11,10 @@ from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 
 from pnl.errors import StoreError
-from pnl.store.minutes import MINUTE_MS
+from pnl.store.minutes import MINUTE_MS, archived_until, comes_to
 
 DAY_MS = 24 * 60 * MINUTE_MS
 AT_ONCE = 5_000
-COMES_TO = "SELECT count(*), coalesce(sum(net_pnl_micros), 0) FROM pnl_snapshots WHERE timestamp >= ? AND timestamp < ?"
 
 type Upkeep = Callable[[sqlite3.Connection], int]
 """Something to do inside a commit; returns how many rows it touched."""
@@ -61,12 +60,6 @@ def due(first_ms: int | None, now_ms: int, keep_days: int) -> Iterator[Month]:
         first_ms = month.until_ms
 
 
-def archived_until(connection: sqlite3.Connection) -> int:
-    """Before this instant, in ms since the epoch, snapshots are in the archive."""
-    until: int = connection.execute("SELECT coalesce(max(until_ms), 0) FROM archived").fetchone()[0]
-    return until
-
-
 def oldest_raw(connection: sqlite3.Connection) -> int | None:
     """The oldest snapshot that is not in the archive."""
     query = "SELECT min(timestamp) FROM pnl_snapshots WHERE timestamp >= ?"
@@ -79,8 +72,7 @@ def note_archived(archived: Archived) -> Upkeep:
 
     def note(connection: sqlite3.Connection) -> int:
         month = month_of(archived.until_ms - 1)
-        found = connection.execute(COMES_TO, (month.start_ms, month.until_ms)).fetchone()
-        if found != (archived.rows, archived.net_micros):
+        if comes_to(connection, month.start_ms, month.until_ms) != (archived.rows, archived.net_micros):
             raise StoreError(f"{archived.file} does not hold what is recorded of {archived.month}; nothing is deleted")
         connection.execute("INSERT OR REPLACE INTO archived VALUES (?, ?, ?, ?, ?)", astuple(archived))
         return archived.rows

@@ -141,10 +141,6 @@ class Store:
         while await asyncio.to_thread(self._look, has_dropped_all) is False:
             await asyncio.wrap_future(self.append(Change(upkeep=drop_some)))
 
-    def _look[T](self, look: Callable[[sqlite3.Connection], T]) -> T:
-        with closing(reader(self.path)) as connection:
-            return look(connection)
-
     async def snapshots(self, *, column: str = "net_pnl", limit: int = 1000) -> list[tuple[int, int]]:
         """The last snapshots of one money column: (ms since the epoch, micro-dollars), oldest first."""
         if column not in MONEY_FIELDS:
@@ -158,8 +154,11 @@ class Store:
         return to_snapshot(rows[0], sources) if rows else None
 
     def _read(self, query: str, *values: object) -> list[Any]:
+        return self._look(lambda connection: connection.execute(query, values).fetchall())
+
+    def _look[T](self, look: Callable[[sqlite3.Connection], T]) -> T:
         with closing(reader(self.path)) as connection:  # the writer's own library
-            return connection.execute(query, values).fetchall()
+            return look(connection)
 
     # What follows runs in the writer's thread.
 
