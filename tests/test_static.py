@@ -13,7 +13,7 @@ from browsing import chromium, number_moves, opened, served
 from test_web import serving
 from yarl import URL
 
-from pnl.web.static import accepts_gzip
+from pnl.web.static import _compression, accepts_gzip
 
 BOKEH = Path(settings.bokehjs_path())
 PANEL = Path(pn.__file__).parent / "dist"
@@ -171,6 +171,18 @@ async def test_many_who_ask_at_once_get_the_same(client, address):
 
     assert len({answer.headers["Etag"] for answer, _body in answers}) == 1
     assert {gzip.decompress(body) for _answer, body in answers} == {(BOKEH / "js/bokeh-tables.js").read_bytes()}
+
+
+async def test_no_visitor_waits_for_the_largest_files(client):
+    """They are compressed from the start, and whoever asks is handed just these."""
+    _compression.cache_clear()
+    async with serving() as (address, _app):
+        begun = _compression.cache_info().misses
+        for path in (SCRIPT, "/static/js/bokeh-widgets.min.js", "/static/extensions/panel/panel.min.js"):
+            answer, _body = await ask(client, address + path)
+            assert answer.headers["Content-Encoding"] == "gzip"
+
+    assert begun == _compression.cache_info().misses == 4
 
 
 @pytest.mark.parametrize("prefix", ["/money", "/a/b"])
