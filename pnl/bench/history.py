@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count, islice
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -209,14 +210,16 @@ def _writing(folder: Path) -> dict[str, Any]:
     return {"writing": figures}
 
 
-def _snapshots(rows: int) -> list[tuple[Any, ...]]:
-    return [(FIRST_MS + 100 * n, n, n, n, 0, 0, 0, 0, 0, 0, 0, 0, 0, n, 1, "{}", "{}") for n in range(rows)]
+def made_up_snapshots() -> Iterator[tuple[Any, ...]]:
+    """Rows of snapshots, one every 100 ms, without an end."""
+    return ((FIRST_MS + 100 * n, n, n, n, 0, 0, 0, 0, 0, 0, 0, 0, 0, n, 1, "{}", "{}") for n in count())
 
 
 def _write(path: Path, synchronous: str, batch: int, rows: int) -> tuple[float, list[float]]:
     with closing(connect(path, synchronous)) as connection:
         migrate(connection, path, 0)
-        return _batches(connection, _snapshots(rows), batch, lambda some: write_snapshots(connection, some))
+        snapshots = list(islice(made_up_snapshots(), rows))
+        return _batches(connection, snapshots, batch, lambda some: write_snapshots(connection, some))
 
 
 def _write_as_the_seed(path: Path) -> tuple[float, list[float]]:
@@ -228,7 +231,8 @@ def _write_as_the_seed(path: Path) -> tuple[float, list[float]]:
         connection.execute("CREATE INDEX newest ON pnl_snapshots (timestamp DESC)")
         connection.execute("CREATE INDEX minutes ON pnl_snapshots (timestamp / 60000)")
         statement = upsert("pnl_snapshots", len(SNAPSHOT_COLUMNS))
-        return _batches(connection, _snapshots(WRITTEN), BATCH, lambda some: connection.executemany(statement, some))
+        rows = list(islice(made_up_snapshots(), WRITTEN))
+        return _batches(connection, rows, BATCH, lambda some: connection.executemany(statement, some))
 
 
 def _batches(

@@ -19,6 +19,7 @@ from pnl.errors import ConfigError
 from pnl.web.access import is_this_machine, read_password
 from pnl.web.headers import ProtectiveHeaders
 from pnl.web.login import Login, LoginHandler, LogoutHandler, cookie_settings
+from pnl.web.static import compress_static
 
 HERE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 LONGEST_MESSAGE = 1 << 20
@@ -97,6 +98,7 @@ class Gate(Router):
         self._hosts = HERE | settings.hosts
         self._is_for_all_machines = settings.behind_proxy or login is not None
         app.add_transform(ProtectiveHeaders)
+        compress_static(app)
         app.settings["websocket_max_message_size"] = LONGEST_MESSAGE
         if login is not None:
             app.settings.update(cookie_settings(login))
