@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-MEASUREMENTS = ("cache", "chaos", "history", "kill", "soak")
+MEASUREMENTS = ("cache", "chaos", "history", "kill", "load", "soak")
 
 
 class Measurements(TyperGroup):
