@@ -4,8 +4,8 @@ import asyncio
 import os
 import resource
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isnan
@@ -15,13 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
-from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 
 from pnl.bench import load_naive
 from pnl.bench.figures import AsJson, rss_bytes, said, spread, tell
-from pnl.bench.kill_dashboard import START_S, Served, dashboard, served, simulator
-from pnl.bench.load_crowd import Crowd, Joined, Span, missed, unlike, until
-from pnl.errors import PnlError
+from pnl.bench.kill_dashboard import Served, dashboard, served, simulator
+from pnl.bench.load_crowd import Crowd, Joined, Span, crowd_of, missed, unlike
 
 NAIVE_STEPS = (5, 10, 25, 50, 75, 100, 150, 200, 400)
 NAIVE_LATE_MS = 500.0
@@ -33,8 +31,6 @@ JOIN_S = 60.0
 JOIN_EACH_S = 2.0
 FILES_APIECE = 2
 FILES_BESIDE = 256
-WARM_POINTS = 3
-LOG_TAIL = 2000
 MEGABYTE = 1 << 20
 
 
@@ -244,37 +240,6 @@ class Load:
                     "naive_cpu_us_per_session_update_net": round(net_cpu_us(alone, window, crowd), 1),
                 }
         return broken | held
-
-
-@asynccontextmanager
-async def crowd_of(server: Served, log: Path) -> AsyncIterator[Crowd]:
-    """The first page of a server, once it shows updates, for others to join."""
-    connector, patience = TCPConnector(limit=0, force_close=True), ClientTimeout(total=START_S)
-    async with ClientSession(connector=connector, timeout=patience) as session:
-        crowd = Crowd(server.address, session)
-        try:
-            with said.status("starting the server"):
-                await _first(crowd, server, log)
-            yield crowd
-        finally:
-            crowd.leave()
-
-
-async def _first(crowd: Crowd, server: Served, log: Path) -> None:
-    loop = asyncio.get_running_loop()
-    end_s = loop.time() + START_S
-    while server.process.returncode is None and loop.time() < end_s:
-        with suppress(ClientError, OSError):
-            if await crowd.open_first():
-                break
-        await asyncio.sleep(0.1)
-    if crowd.listeners and await until(lambda: len(crowd.listeners[0].sizes) >= WARM_POINTS, patience_s=START_S):
-        return
-    raise PnlError(f"no update came in {START_S:g} s from the server; what it said last: {_tail(log)}")
-
-
-def _tail(log: Path) -> str:
-    return log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
 
 
 def allow_files(count: int) -> None:

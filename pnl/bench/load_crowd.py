@@ -3,20 +3,26 @@
 import asyncio
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from math import nan
+from pathlib import Path
 
-from aiohttp import ClientError, ClientSession
+from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 
+from pnl.bench.figures import said
+from pnl.bench.kill_dashboard import START_S, Served
 from pnl.bench.page import Page, Point
+from pnl.errors import PnlError
 
 JOINS_AT_ONCE = 3
 JOINS_PER_S = 12.0  # the server puts off more than 30 in 2 s
 MOST_TRIES = 6
 LOOK_S = 0.02
 PATIENCE_S = 10.0
+WARM_POINTS = 3
+LOG_TAIL = 2000
 
 type Span = tuple[float, float]
 """From one instant up to another, which is outside; ms since the epoch."""
@@ -80,11 +86,10 @@ class Listener(Page):
                 yield self.received[place], self.received_ms[place]
 
 
-def missed(received: Sequence[Iterable[Point]]) -> int:
+def missed(received: Sequence[Sequence[Point]]) -> int:
     """How many points some of the clients got and others did not, summed over those who did not."""
-    sets = [set(points) for points in received]
-    everything: set[Point] = set().union(*sets)
-    return sum(len(everything) - len(points) for points in sets)
+    everything: set[Point] = set().union(*received)
+    return sum(len(everything) - len(set(points)) for points in received)
 
 
 def is_same(page: Page, other: Page) -> bool:
@@ -148,6 +153,10 @@ class Crowd:
                 self.listeners.append(listener)
             await asyncio.sleep(JOINS_AT_ONCE / JOINS_PER_S - (loop.time() - began_s))
 
+    async def load_anew(self, listener: Listener) -> float | None:
+        """Have a page of the crowd loaded anew; see `Page.open`."""
+        return await listener.open(self._session)
+
     async def open_one(self, joined: Joined) -> Listener | None:
         """Open a page, as often put off as a patient visitor bears; None if it is refused."""
         listener = Listener(self._address)
@@ -171,6 +180,37 @@ class Crowd:
     async def heard_all(self, until_ms: float) -> None:
         """Wait until everybody knows a point that was published later, so that nothing older is still on its way."""
         await until(lambda: all(each.newest_ms >= until_ms for each in self.listeners if each.is_open))
+
+
+@asynccontextmanager
+async def crowd_of(server: Served, log: Path) -> AsyncIterator[Crowd]:
+    """The first page of a server, once it shows updates, for others to join."""
+    connector, patience = TCPConnector(limit=0, force_close=True), ClientTimeout(total=START_S)
+    async with ClientSession(connector=connector, timeout=patience) as session:
+        crowd = Crowd(server.address, session)
+        try:
+            with said.status("starting the server"):
+                await _first(crowd, server, log)
+            yield crowd
+        finally:
+            crowd.leave()
+
+
+async def _first(crowd: Crowd, server: Served, log: Path) -> None:
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + START_S
+    while server.process.returncode is None and loop.time() < end_s:
+        with suppress(ClientError, OSError):
+            if await crowd.open_first():
+                break
+        await asyncio.sleep(0.1)
+    if crowd.listeners and await until(lambda: len(crowd.listeners[0].sizes) >= WARM_POINTS, patience_s=START_S):
+        return
+    raise PnlError(f"no update came in {START_S:g} s from the server; what it said last: {_tail(log)}")
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
 
 
 async def until(claim: Callable[[], bool], *, patience_s: float = PATIENCE_S) -> bool:

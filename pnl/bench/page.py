@@ -102,8 +102,8 @@ class Page:
         """
         self.close()
         self._pulled = asyncio.get_running_loop().create_future()
-        self._socket = await connect(self._address, self._token, self._heard)
-        self._socket.gone.add_done_callback(lambda _: self._gone())
+        self._socket = socket = await connect(self._address, self._token, self._heard)
+        socket.gone.add_done_callback(lambda _: self._gone(socket))
         await self._pulled
         if not self._names:
             self.close()
@@ -132,6 +132,7 @@ class Page:
         """End its websocket without a word."""
         if self._socket is not None:
             self._socket.cut()
+            self._socket = None
 
     @property
     def is_open(self) -> bool:
@@ -147,8 +148,8 @@ class Page:
     def points_came(self, points: Sequence[Point], received_ms: float, *, is_streamed: bool) -> None:
         """Points were added to the line, or, unless streamed, took the place of it."""
 
-    def _gone(self) -> None:
-        if not self._pulled.done():
+    def _gone(self, socket: Socket) -> None:
+        if socket is self._socket and not self._pulled.done():
             self._pulled.set_exception(ConnectionError("the websocket was closed before it brought a document"))
 
     def _heard(self, message: Message, received_ms: float) -> None:
