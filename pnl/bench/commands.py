@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 MEASUREMENTS = ("cache", "chaos", "history", "kill", "quickwins", "soak")
+MEASUREMENTS = ("cache", "chaos", "history", "kill", "load", "soak")
 
 
 class Measurements(TyperGroup):

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,23 +35,41 @@ class Served:
 
 
 @asynccontextmanager
-async def dashboard(folder: Path, settings: Mapping[str, str], *, log: Path) -> AsyncIterator[Served]:
+async def dashboard(
+    folder: Path, settings: Mapping[str, str], *, log: Path, program: str = "panel"
+) -> AsyncIterator[Served]:
     """Run `panel serve app/` on a data folder with these settings and no others; it listens a while after.
 
     Args:
         folder: The data folder.
         settings: By name (`PNL_…`). The reporting time zone is UTC.
         log: Where what the program says is added.
+        program: The module that is run in the place of `panel`.
     """
-    ports = free_ports(2)
-    ours = {"PNL_DATA_DIR": str(folder), "PNL_TIMEZONE": "UTC", "PNL_METRICS_PORT": str(ports[1])}
-    command = ("-m", "panel", "serve", str(app_folder()), "--port", str(ports[0]))
+    [metrics] = free_ports(1)
+    ours = {"PNL_DATA_DIR": str(folder), "PNL_TIMEZONE": "UTC", "PNL_METRICS_PORT": str(metrics)}
+    async with served(app_folder(), ours | dict(settings), log=log, program=program) as running:
+        yield running
+
+
+@asynccontextmanager
+async def served(
+    app: Path,
+    settings: Mapping[str, str],
+    *,
+    log: Path,
+    program: str = "panel",
+    arguments: Sequence[str] = (),
+) -> AsyncIterator[Served]:
+    """Run `panel serve` on any app with these settings in its surroundings and no others; it listens a while after."""
+    [port] = free_ports(1)
+    command = ("-m", program, "serve", str(app), "--port", str(port), *arguments)
     with log.open("ab") as said:
         process = await asyncio.create_subprocess_exec(
-            python(), *command, cwd=log.parent, env={**ours, **settings}, stdout=said, stderr=said
+            python(), *command, cwd=log.parent, env=dict(settings), stdout=said, stderr=said
         )
     try:
-        yield Served(process, f"http://localhost:{ports[0]}/app")
+        yield Served(process, f"http://localhost:{port}/{app.stem}")
     finally:
         with suppress(ProcessLookupError):
             process.kill()
@@ -59,13 +77,17 @@ async def dashboard(folder: Path, settings: Mapping[str, str], *, log: Path) -> 
 
 
 @asynccontextmanager
-async def simulator(folder: Path) -> AsyncIterator[dict[str, str]]:
+async def simulator(folder: Path, *program: str) -> AsyncIterator[dict[str, str]]:
     """Run the three simulated APIs; yields the settings that point a dashboard at them.
+
+    Args:
+        folder: Where it may leave files.
+        program: The module that is run in the place of `pnl simulate`, and its arguments.
 
     Raises:
         SimulatorError: They did not start.
     """
-    command = ("-m", "pnl.cli", "simulate", "--key-out", str(folder / "kalshi.pem"))
+    command = ("-m", *(program or ("pnl.cli", "simulate", "--key-out", str(folder / "kalshi.pem"))))
     process = await asyncio.create_subprocess_exec(
         python(), *command, cwd=folder, env={}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )

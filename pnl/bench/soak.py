@@ -17,6 +17,7 @@ import typer
 from pnl.bench.figures import AsJson, rss_bytes, said, tell
 from pnl.bench.kill_dashboard import Served, dashboard
 from pnl.bench.kill_viewer import Viewer
+from pnl.bench.soak_cuts import FAULTS, Cuts, cut_pages
 
 SOURCES = 3
 SHORTEST_POLL_S = 0.1
@@ -38,7 +39,10 @@ def soak(
     polls_per_s: Annotated[
         float, typer.Option(min=0.01, max=SOURCES / SHORTEST_POLL_S, help="All sources together.")
     ] = 20,
-    sessions: Annotated[int, typer.Option(min=0, max=500, help="Open pages that come and go.")] = 50,
+    sessions: Annotated[int, typer.Option(min=1, max=500, help="Open pages that come and go.")] = 50,
+    reconnects: Annotated[
+        bool, typer.Option("--reconnects", help="The pages stay, are cut off now and then, and come back.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the dashboard on the demo while pages are opened and closed, and see whether it grows.
@@ -47,11 +51,12 @@ def soak(
     itself, allows about four of its polls a second, so some fewer are made: `polls_per_s` says how many were recorded.
     A session is a websocket that reads its page and every patch, and leaves after 20 to 100 s. Growth is from the first
     to the last tenth of the time after the warm-up, which takes at least 200 s unless that is over half of the time.
-    Ends with 1 if it is 5 % or more, or if something went wrong. A machine that is busy otherwise, `cpu_percent` near
-    100, measures how much waits in the server and not what it keeps.
+    With --reconnects each page is cut off for up to 10 s, again and again; in the end all have to show what a fresh
+    page shows, and none may have missed a point. Ends with 1 if it grew by 5 % or more, or if something went wrong. A
+    machine that is busy otherwise, `cpu_percent` near 100, measures how much waits in the server and not what it keeps.
     """
     with TemporaryDirectory(prefix="pnl-soak-") as folder:
-        figures = asyncio.run(_measure(Path(folder), seconds, polls_per_s, sessions))
+        figures = asyncio.run(_measure(Path(folder), seconds, polls_per_s, sessions, reconnects=reconnects))
     tell("Soak", figures, as_json=as_json)
     raise typer.Exit(1 if figures["violations"] else 0)
 
@@ -75,17 +80,28 @@ class Visits:
     failed: int = 0
     now: int = 0
 
+    async def in_the_end(self) -> dict[str, Any]:
+        """Nobody stays until then."""
+        return {"sessions_opened": self.opened, "sessions_failed": self.failed}
 
-async def _measure(folder: Path, seconds: float, polls_per_s: float, sessions: int) -> dict[str, Any]:
-    log, visits = folder / "server.log", Visits()
+
+async def _measure(
+    folder: Path, seconds: float, polls_per_s: float, sessions: int, *, reconnects: bool
+) -> dict[str, Any]:
+    log = folder / "server.log"
     poll_s = max(SHORTEST_POLL_S, SOURCES / polls_per_s)
     warm_up_s = min(max(LEAST_WARM_UP_S, seconds * WARM_UP_RATIO), seconds / 2)
     async with dashboard(folder / "data", {"PNL_POLL_S": f"{poll_s:g}"}, log=log) as served:
         await _first_number(served)
-        async with _visitors(served.address, sessions, visits):
+        readers = (
+            cut_pages(served, sessions, seconds, log) if reconnects else _visitors(served.address, sessions, Visits())
+        )
+        async with readers as visits:
             await _sample(served, warm_up_s, visits, "warming up")
             before = _snapshots(folder)
             samples = await _sample(served, seconds - warm_up_s, visits, "measuring")
+            polls_done = _snapshots(folder)
+            of_readers = await visits.in_the_end()
         is_alive = served.process.returncode is None
     figures = {
         "seconds": seconds,
@@ -93,10 +109,9 @@ async def _measure(folder: Path, seconds: float, polls_per_s: float, sessions: i
         "sessions": sessions,
         "poll_s": round(poll_s, 3),
         **(_figures(samples) if is_alive else {}),
-        "polls_per_s": round((_snapshots(folder) - before) / (seconds - warm_up_s), 2),
-        "polls_done": _snapshots(folder),
-        "sessions_opened": visits.opened,
-        "sessions_failed": visits.failed,
+        "polls_per_s": round((polls_done - before) / (seconds - warm_up_s), 2),
+        "polls_done": polls_done,
+        **of_readers,
     }
     return figures | {"violations": _violations(figures, _troubles(log), is_alive=is_alive)}
 
@@ -119,11 +134,11 @@ async def _visit(address: str) -> AsyncIterator[Viewer]:
 
 
 @asynccontextmanager
-async def _visitors(address: str, sessions: int, visits: Visits) -> AsyncIterator[None]:
+async def _visitors(address: str, sessions: int, visits: Visits) -> AsyncIterator[Visits]:
     """So many visitors that come again and again."""
     tasks = [asyncio.create_task(_come_again(address, Random(number), visits)) for number in range(sessions)]  # noqa: S311 (nothing secret is drawn)
     try:
-        yield
+        yield visits
     finally:
         for task in tasks:
             task.cancel()
@@ -147,7 +162,7 @@ async def _come_again(address: str, dice: Random, visits: Visits) -> None:
                 visits.now -= 1
 
 
-async def _sample(served: Served, seconds: float, visits: Visits, what: str) -> list[Sample]:
+async def _sample(served: Served, seconds: float, visits: Visits | Cuts, what: str) -> list[Sample]:
     """Look at the server once a second for so long, or until it is gone."""
     samples: list[Sample] = []
     loop = asyncio.get_running_loop()
@@ -219,4 +234,5 @@ def _violations(figures: Mapping[str, Any], troubles: Sequence[str], *, is_alive
         found.append(f"memory grew by {figures['rss_growth_percent']} %")
     if figures["sessions_failed"]:
         found.append(f"{figures['sessions_failed']} pages showed no number within {PATIENCE_S:g} s")
+    found += [f"{name}: {figures[name]}" for name in FAULTS if figures.get(name)]
     return found
