@@ -62,8 +62,7 @@ async def served(*, websocket_compression_level=None, **hub):
 
         async def visit(kind=Page):
             page = kind(dashboard.address)
-            while await page.open(client) is not None:
-                await asyncio.sleep(0)
+            assert await page.open(client) is None
             opened.append(page)
             return page
 
