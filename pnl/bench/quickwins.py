@@ -33,8 +33,7 @@ from pnl.sources.transport import Transport
 from pnl.store.minutes import write_snapshots
 from pnl.store.writer import connect, migrate
 from pnl.stream import changed, fields_of
-from pnl.views.fills import fills_frame
-from pnl.views.page import Frames
+from pnl.views.fills import FillPages, fill_rows
 
 COMMITS = 20
 BATCH = 100
@@ -362,8 +361,8 @@ def _encoded(fields: Mapping[str, str]) -> bytes:
 @asynccontextmanager
 async def _memoisation(_folder: Path, _rows: int) -> AsyncIterator[Ways]:
     async with _polled(Transport()) as model:
-        frames = Frames(model, UTC)
-        yield Ways(lambda: fills_frame(model.ledger.fills(), model.marks, UTC), frames.fills)
+        pages = FillPages(model, UTC)
+        yield Ways(lambda: fill_rows(model.ledger.fills(), model.marks, UTC), pages.newest)
 
 
 WINS = (
