@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from itertools import pairwise
 
 import pytest
 import typer
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
 
 from pnl.bench.load import load
-from pnl.bench.load_crowd import Listener, is_same, missed
+from pnl.bench.load_crowd import MOST_TRIES, Crowd, Joined, Listener, is_same, missed
 from pnl.bench.load_venue import STEPS, RestlessMarket
 from pnl.bench.page import Page, Point, changes, column_sources, decoded, points_of
 from pnl.bench.websocket import PING, TEXT, Message, assemble, frame, frames, whole_messages
@@ -211,6 +214,35 @@ async def test_pages_are_the_same_when_texts_and_line_are(listener, monkeypatch)
     assert not is_same(listener, other)
     monkeypatch.setattr(Page, "is_open", False)
     assert not is_same(listener, listener)
+
+
+@pytest.mark.parametrize(("status", "put_off"), [(503, MOST_TRIES), (403, 0)])
+async def test_a_page_that_is_put_off_too_often_or_not_served_is_refused(serve_all, status, put_off):
+    """Whoever is asked to come back later does so, a few times."""
+
+    async def answer(_request):
+        return web.Response(status=status, headers={"Retry-After": "0"} if status == 503 else {})
+
+    joined = Joined([])
+    async with ClientSession() as session:
+        crowd = Crowd(f"{await serve_all(answer)}/app", session)
+        assert await crowd.open_one(joined) is None
+
+    assert joined == Joined([], put_off=put_off, refused=1)
+
+
+@pytest.fixture
+async def serve_all():
+    """Serves one handler at every address, and tells where."""
+    async with AsyncExitStack() as opened:
+
+        async def serve(handler):
+            application = web.Application()
+            application.router.add_get("/{any:.*}", handler)
+            server = await opened.enter_async_context(TestServer(application))
+            return str(server.make_url("")).rstrip("/")
+
+        yield serve
 
 
 def test_the_sources_are_found_wherever_they_stand():

@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from pnl.bench.figures import AsJson, said, spread, tell
 from pnl.bench.kill_checks import examine
-from pnl.bench.kill_dashboard import START_S, dashboard, simulator
+from pnl.bench.kill_dashboard import START_S, dashboard, simulator, tail
 from pnl.bench.kill_viewer import Viewer
 from pnl.errors import PnlError
 from pnl.store import Store
@@ -26,7 +26,6 @@ LOAD = {"PNL_POLL_S": "0.1", "PNL_KALSHI_POLL_S": "1"}  # the venue refuses more
 LONGEST_LOAD_S = 2.0
 LONGEST_START_S = 3.0
 KILLED_EARLY = 1 / 8
-LOG_TAIL = 2000
 FAULTS = ("lost", "damaged", "doubled")
 
 
@@ -135,9 +134,8 @@ class Victim:
         try:
             await asyncio.wait_for(event.wait(), START_S)
         except TimeoutError:
-            said_last = self._log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
             raise PnlError(
-                f"the dashboard recorded nothing in {START_S:.0f} s; what it said last: {said_last}"
+                f"the dashboard recorded nothing in {START_S:.0f} s; what it said last: {tail(self._log)}"
             ) from None
 
     async def _examine(self, path: Path) -> None:

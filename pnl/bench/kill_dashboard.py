@@ -14,6 +14,7 @@ from pnl.errors import SimulatorError
 
 STARTED = b"Starting Bokeh server with process id"
 START_S = 120.0
+LOG_TAIL = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,11 @@ async def _exports(process: asyncio.subprocess.Process) -> dict[str, str]:
     if not settings:
         raise SimulatorError("the simulator did not start; `pnl simulate` says why")
     return settings
+
+
+def tail(log: Path) -> str:
+    """What a program said last."""
+    return log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
 
 
 def free_ports(count: int) -> list[int]:

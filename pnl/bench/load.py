@@ -18,8 +18,9 @@ import typer
 
 from pnl.bench import load_naive
 from pnl.bench.figures import AsJson, rss_bytes, said, spread, tell
-from pnl.bench.kill_dashboard import Served, dashboard, served, simulator
+from pnl.bench.kill_dashboard import Served, dashboard, served, simulator, tail
 from pnl.bench.load_crowd import Crowd, Joined, Span, crowd_of, missed, unlike
+from pnl.errors import PnlError
 
 NAIVE_STEPS = (5, 10, 25, 50, 75, 100, 150, 200, 400)
 NAIVE_LATE_MS = 500.0
@@ -124,7 +125,10 @@ class Load:
                 dashboard(self._folder / "data", settings, log=log, program="pnl.bench.load_server")
             )
             crowd = await opened.enter_async_context(crowd_of(server, log))
-            return await self._measure(server, crowd, join, of_naive) | of_naive
+            try:
+                return await self._measure(server, crowd, join, of_naive) | of_naive
+            except FileNotFoundError:  # its folder in /proc goes when it does
+                raise PnlError(f"the server ended by itself; what it said last: {tail(log)}") from None
 
     async def _measure(self, server: Served, crowd: Crowd, join: int, of_naive: dict[str, Any]) -> dict[str, Any]:
         alone = await watch(crowd, server, min(self._seconds, STEP_S), "one session")
@@ -229,8 +233,8 @@ class Load:
                 await self._join(crowd, count)
                 window = await watch(crowd, server, min(self._seconds, STEP_S), f"{count} sessions, the ordinary way")
                 figures = deliveries(window, crowd)
-                p99_ms, got = figures.get("delivery_ms_p99", float("inf")), figures["rate_got"]
-                if p99_ms > NAIVE_LATE_MS or got < NAIVE_KEEPS_RATIO * self._rate:
+                p99_ms, got = figures.get("delivery_ms_p99"), figures["rate_got"]
+                if p99_ms is None or p99_ms > NAIVE_LATE_MS or got < NAIVE_KEEPS_RATIO * self._rate:
                     broken = {"naive_breaks_at": count, "naive_broken_p99_ms": p99_ms, "naive_broken_rate_got": got}
                     break
                 held = {

@@ -12,17 +12,17 @@ from pathlib import Path
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 
 from pnl.bench.figures import said
-from pnl.bench.kill_dashboard import START_S, Served
+from pnl.bench.kill_dashboard import START_S, Served, tail
 from pnl.bench.page import Page, Point
 from pnl.errors import PnlError
 
 JOINS_AT_ONCE = 3
 JOINS_PER_S = 12.0  # the server puts off more than 30 in 2 s
 MOST_TRIES = 6
+MOST_REFUSED = 10
 LOOK_S = 0.02
 PATIENCE_S = 10.0
 WARM_POINTS = 3
-LOG_TAIL = 2000
 
 type Span = tuple[float, float]
 """From one instant up to another, which is outside; ms since the epoch."""
@@ -138,7 +138,7 @@ class Crowd:
         return bool(self.listeners)
 
     async def join(self, count: int, *, longest_s: float) -> None:
-        """Open so many more pages, few at a time, for as long as allowed."""
+        """Open so many more pages, few at a time, for as long as allowed, and until a few were refused."""
         left = iter(range(count))
         with suppress(TimeoutError):
             async with asyncio.timeout(longest_s), asyncio.TaskGroup() as tasks:
@@ -151,6 +151,8 @@ class Crowd:
             began_s = loop.time()
             if listener := await self.open_one(self.joined):
                 self.listeners.append(listener)
+            if self.joined.refused >= MOST_REFUSED:
+                return
             await asyncio.sleep(JOINS_AT_ONCE / JOINS_PER_S - (loop.time() - began_s))
 
     async def load_anew(self, listener: Listener) -> float | None:
@@ -206,11 +208,7 @@ async def _first(crowd: Crowd, server: Served, log: Path) -> None:
         await asyncio.sleep(0.1)
     if crowd.listeners and await until(lambda: len(crowd.listeners[0].sizes) >= WARM_POINTS, patience_s=START_S):
         return
-    raise PnlError(f"no update came in {START_S:g} s from the server; what it said last: {_tail(log)}")
-
-
-def _tail(log: Path) -> str:
-    return log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
+    raise PnlError(f"no update came in {START_S:g} s from the server; what it said last: {tail(log)}")
 
 
 async def until(claim: Callable[[], bool], *, patience_s: float = PATIENCE_S) -> bool:

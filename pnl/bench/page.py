@@ -17,6 +17,7 @@ from pnl.bench.websocket import Buffers, Message, Socket, connect
 
 TOKEN = re.compile(r'"token":"([^"]+)"')
 AGAIN_S = 0.05
+DOCUMENT_S = 60.0
 CONTENTS = 256
 LINE = {"t", "net", "t0"}
 READY = {
@@ -98,13 +99,13 @@ class Page:
             None, or the seconds after which to ask for the page again: it has nothing to show yet.
 
         Raises:
-            OSError: The websocket is refused, for instance because the page is too old for that.
+            OSError: The websocket is refused, for instance because the page is too old for that, or brings nothing.
         """
         self.close()
         self._pulled = asyncio.get_running_loop().create_future()
         self._socket = socket = await connect(self._address, self._token, self._heard)
         socket.gone.add_done_callback(lambda _: self._gone(socket))
-        await self._pulled
+        await self._document()
         if not self._names:
             self.close()
             return AGAIN_S
@@ -121,7 +122,7 @@ class Page:
             raise ConnectionError("the page is not open")
         self._pulled = asyncio.get_running_loop().create_future()
         self._socket.send("PULL-DOC-REQ")
-        await self._pulled
+        await self._document()
 
     async def closed(self) -> None:
         """Wait until it is closed, by whoever."""
@@ -147,6 +148,10 @@ class Page:
 
     def points_came(self, points: Sequence[Point], received_ms: float, *, is_streamed: bool) -> None:
         """Points were added to the line, or, unless streamed, took the place of it."""
+
+    async def _document(self) -> None:
+        async with asyncio.timeout(DOCUMENT_S):
+            await self._pulled
 
     def _gone(self, socket: Socket) -> None:
         if socket is self._socket and not self._pulled.done():
