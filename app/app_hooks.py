@@ -32,7 +32,14 @@ def on_server_loaded(_context: Any) -> None:
         engine = engine_for(settings)
         shared["engine"] = engine
         shared["fills"] = fills = FillPages(engine.model, settings.zone)
-        shared["hub"] = hub = Hub(engine.model, settings.zone, source_classes(), tables=fills.newest)
+        shared["hub"] = hub = Hub(
+            engine.model,
+            settings.zone,
+            source_classes(),
+            tables=fills.newest,
+            flush_ms=settings.flush_ms,
+            flush_changes=settings.flush_changes,
+        )
         shared["drawing"] = Drawing(settings.timezone)
     except PnlError as error:
         _failed(error)

@@ -123,6 +123,15 @@ class Settings(BaseSettings):
     commit_ms: int = Field(
         100, ge=0, le=60_000, description="Least milliseconds between two commits; the first is made at once."
     )
+    flush_ms: int = Field(
+        100, ge=0, le=60_000, description="Least milliseconds between two messages to a page; the first goes at once."
+    )
+    flush_changes: int = Field(
+        100, ge=1, le=10_000, description="So many changes go to the pages together without waiting for that."
+    )
+    max_sessions: int = Field(
+        1000, ge=1, le=100_000, description="Pages that may be open; more are asked to come back, and none gets slower."
+    )
     allowed_hosts: str | None = Field(
         None, description="Names or addresses that the dashboard goes by besides localhost, separated by commas."
     )

@@ -107,11 +107,12 @@ async def test_a_frozen_server_is_noticed_and_the_page_goes_on_when_it_thaws(bro
 async def test_a_frozen_servers_sources_grow_stale_in_the_page(browser, tmp_path):
     """The server called them fresh, and cannot take it back."""
     async with served(tmp_path, PNL_KALSHI_POLL_S="0.5") as (process, address), visit(browser, address) as page:
+        kalshi = page.locator(".chip", has_text="Kalshi")
         await number_moves(page)
+        await expect(kalshi).to_have_attribute("data-said", "fresh", timeout=20_000)
 
         process.send_signal(signal.SIGSTOP)
 
-        kalshi = page.locator('.chip[data-said="fresh"]').first
         await expect(kalshi).to_have_attribute("data-is", "stale", timeout=20_000)
         await expect(page.locator(".partial")).to_be_visible()
 
@@ -202,9 +203,9 @@ async def answers_with(address, text):
         return text in await answer.text()
 
 
-async def test_a_callback_that_raises_leaves_the_page_as_it_is(browser, tmp_path):
+async def test_a_stream_that_breaks_leaves_the_page_as_it_is(browser, tmp_path):
     """The numbers stand, and the page says that no new ones come."""
-    app = broken_app(tmp_path, RAISE.format("Hub.join"))
+    app = broken_app(tmp_path, RAISE.format("Hub._bring"))
     ours = served(tmp_path / "data", command=("panel", "serve", str(app)), PNL_KALSHI_POLL_S="0.5")
     async with ours as (process, address):
         await until(lambda: has_number(address))

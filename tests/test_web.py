@@ -339,13 +339,26 @@ async def test_requests_and_messages_are_bounded(client, address):
     assert websocket.close_code in {WSCloseCode.MESSAGE_TOO_BIG, WSCloseCode.ABNORMAL_CLOSURE}
 
 
+async def test_no_more_pages_are_open_than_may_be(client, monkeypatch):
+    """One more would make all of them slower; it says so, and comes back by itself."""
+    monkeypatch.setenv("PNL_MAX_SESSIONS", "2")
+    async with serving() as (address, _app):
+        answered = [await status(client, f"{address}/app") for _ in range(3)]
+        async with client.get(f"{address}/app") as answer:
+            said = await answer.text()
+
+    assert answered == [200, 200, 503]
+    assert "As many pages as this dashboard may show are open." in said
+
+
 async def test_pages_that_nobody_opens_are_bounded(client, address):
     """Also when all of them are asked for at once; one that is opened makes room for another."""
     token = await token_of(client, address)
     answered = await asyncio.gather(*(status(client, f"{address}/app") for _ in range(3 * MOST_WAITING)))
     assert Counter(answered) == {200: MOST_WAITING - 1, 503: 2 * MOST_WAITING + 1}
     async with client.get(f"{address}/app/") as answer:
-        assert (answer.status, answer.headers["Refresh"]) == (503, "5")
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+        assert 'data-again-ms="5000"' in await answer.text()
     assert await status(client, f"{address}/static/js/bokeh.min.js") == 200
 
     async with client.ws_connect(f"{address}/app/ws", protocols=("bokeh", token)) as websocket:

@@ -20,7 +20,7 @@ from pnl.views.drawing import Drawing
 from pnl.views.fills import PAGE_ROWS, FillPages
 from pnl.views.history import instant_html, period_html
 from pnl.views.past import Past, Wish
-from pnl.views.verdict import asset, templates, verdict_html
+from pnl.views.verdict import asset, notice_texts, templates, verdict_html
 
 BEGIN = "window.pnl.begin()"
 CUT = "window.pnl.cut()"
@@ -116,6 +116,4 @@ def notice(document: Document, title: str, text: str, *, again_s: int | None = N
     document.clear()  # of a half that may be there already
     document.template = templates.get_template("notice.html")
     document.template_variables.clear()
-    document.template_variables.update(
-        css=asset("page.css"), js=asset("notice.js"), heading=title, text=text, again_s=again_s
-    )
+    document.template_variables.update(notice_texts(title, text, again_s=again_s))

@@ -35,6 +35,11 @@ def rendered(name: str, **known: Any) -> Markup:
     return Markup(templates.get_template(name).render(known))  # noqa: S704 - as escaped as it gets
 
 
+def notice_texts(heading: str, text: str, *, again_s: int | None = None) -> dict[str, Any]:
+    """What `notice.html` takes: a page that says one thing, and loads itself anew every so many seconds if told to."""
+    return {"css": asset("page.css"), "js": asset("notice.js"), "heading": heading, "text": text, "again_s": again_s}
+
+
 def verdict_html(
     fields: Mapping[str, str],
     sources: Sequence[str],

@@ -16,6 +16,7 @@ from tornado.web import RequestHandler
 
 from pnl.config import Settings, load_settings
 from pnl.errors import ConfigError
+from pnl.views.verdict import notice_texts, rendered
 from pnl.web.access import is_this_machine, read_password
 from pnl.web.headers import ProtectiveHeaders
 from pnl.web.login import Login, LoginHandler, LogoutHandler, cookie_settings
@@ -96,6 +97,7 @@ class Gate(Router):
         self._login = login
         self._asked_at: deque[float] = deque(maxlen=MOST_WAITING)
         self._hosts = HERE | settings.hosts
+        self._most_sessions = settings.max_sessions
         self._is_for_all_machines = settings.behind_proxy or login is not None
         app.add_transform(ProtectiveHeaders)
         compress_static(app)
@@ -151,15 +153,18 @@ class Gate(Router):
         return self._handled(request, Refusal, status=HTTPStatus.FORBIDDEN, text="Log in first.\n")
 
     def _put_off(self, request: HTTPServerRequest) -> HTTPMessageDelegate | None:
-        """A page that was asked for and never opened costs memory until it is forgotten: so many may, and no more."""
+        """Each page costs memory, also one that was never opened until it is forgotten: so many may be, and no more."""
         path = request.path.removeprefix(self._app.prefix).rstrip("/")
         if path not in self._app.app_paths:
             return None
         now = time.monotonic()
+        sessions = self._app.get_sessions(path)
+        if len(sessions) >= self._most_sessions:
+            return self._handled(request, Later, text="As many pages as this dashboard may show are open.")
         is_burst = len(self._asked_at) == MOST_WAITING and now - self._asked_at[0] < BURST_S
-        unopened = sum(not session.connection_count for session in self._app.get_sessions(path))
+        unopened = sum(not session.connection_count for session in sessions)
         if is_burst or unopened >= MOST_WAITING:
-            return self._handled(request, Later)
+            return self._handled(request, Later, text="Many pages were asked for and not opened yet.")
         self._asked_at.append(now)
         return None
 
@@ -220,15 +225,20 @@ class Refusal(RequestHandler):
 
 
 class Later(RequestHandler):
-    """Asks for patience; a browser comes back by itself."""
+    """Asks for patience, and says why; the page comes back by itself."""
+
+    def initialize(self, text: str) -> None:
+        """Tornado's own way to hand things in."""
+        self._text = text
 
     def prepare(self) -> None:
         """Answer before any method is looked at."""
         self.set_status(HTTPStatus.SERVICE_UNAVAILABLE)
-        self.set_header("Refresh", str(PATIENCE_S))
         self.set_header("Retry-After", str(PATIENCE_S))
-        self.set_header("Content-Type", "text/plain; charset=UTF-8")
-        self.finish("Many pages were asked for and not opened yet. This one tries again by itself.\n")
+        self.finish(rendered("notice.html", **notice_texts("Too many at once", self._text, again_s=PATIENCE_S)))
+
+    def check_xsrf_cookie(self) -> None:
+        """There is nothing to protect."""
 
 
 class Health(RequestHandler):

@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import mimetypes
 import re
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +12,6 @@ from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
 
-from bokeh.embed.bundle import extension_dirs
 from bokeh.server.views.static_handler import AsyncStaticFileHandler
 from bokeh.settings import settings
 from panel.io.server import ComponentResourceHandler
@@ -35,17 +33,10 @@ _threads = ThreadPoolExecutor(1, thread_name_prefix="gzip")  # one: it takes no 
 def compress_static(app: Application) -> None:
     """Have the static files of Bokeh, Panel and its extensions sent compressed; every other route stays as it is.
 
-    The largest, which every page needs, are compressed from now on beside everything else: no visitor waits for them.
+    The one that every page needs is compressed from now on beside everything else: no visitor waits for it.
     """
     _compress_routes(app.default_router)
-    for file in _largest():
-        _compression(file)
-
-
-def _largest() -> Iterator[str]:
-    scripts = Path(settings.bokehjs_path(), "js")
-    yield from (str(scripts / f"{name}.min.js") for name in ("bokeh", "bokeh-gl", "bokeh-widgets"))
-    yield str(Path(extension_dirs["panel"], "panel.min.js"))
+    _compression(str(Path(settings.bokehjs_path(), "js", "bokeh.min.js")))
 
 
 def _compress_routes(router: RuleRouter) -> None:
