@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from itertools import islice
+from time import perf_counter
 from typing import Self
 
 import param
@@ -18,6 +19,7 @@ from pnl.records import (
     EPOCH,
     MICRO,
     MONEY_FIELDS,
+    UNTRACED,
     ZERO,
     Agreement,
     Batch,
@@ -29,6 +31,7 @@ from pnl.records import (
     Refused,
     Snapshot,
     State,
+    Trace,
 )
 from pnl.sources import Source
 from pnl.store import Change, Recorded
@@ -133,6 +136,7 @@ class PnLModel(param.Parameterized):
         """
         source = self.sources[name]
         known = replace(self._known[name], open_tickers=self.ledger.open_tickers)
+        requested = perf_counter()
         try:
             batch = await source.poll(known)
         except SourceError as error:
@@ -140,14 +144,14 @@ class PnLModel(param.Parameterized):
         except Exception:
             log.exception("source %s broke", name)  # a third party's bug must not stop the others
             return self.fail(name, f"{name}: the source itself broke; its log has the details")
-        return self.accept(name, batch)
+        return self.accept(name, batch, Trace(source=name, requested=requested, parsed=perf_counter()))
 
     async def pull_all(self) -> list[Change]:
         """Poll every source at once; a slow or failing one takes nothing from the others."""
         return list(await asyncio.gather(*(self.pull(name) for name in self.sources)))
 
-    def accept(self, name: str, batch: Batch) -> Change:
-        """Take in a good answer, or the good part of one."""
+    def accept(self, name: str, batch: Batch, trace: Trace = UNTRACED) -> Change:
+        """Take in a good answer, or the good part of one; `trace` tells how it came here."""
         before = self.readings[name]
         source = self.sources[name]
         news = self._take_in(batch, origin=source.origin)
@@ -159,7 +163,7 @@ class PnLModel(param.Parameterized):
         self._set_aside(name, batch)
         self.readings[name] = Reading(name, state, batch, as_of, batch.error, tuple(self._refused[name].values()))
         news = replace(news, cursors=self._known[name].cursors, refused=batch.refused, reread=batch.reread)
-        snapshot = self.put_together()
+        snapshot = self.put_together(replace(trace, aggregated=perf_counter()))
         return Change(snapshot, source.origin, news, as_of, known_at=snapshot.taken_at)
 
     def _set_aside(self, name: str, batch: Batch) -> None:
@@ -260,8 +264,8 @@ class PnLModel(param.Parameterized):
         self.show(snapshot)
         return snapshot
 
-    def put_together(self) -> Snapshot:
-        """The snapshot of what is known now."""
+    def put_together(self, trace: Trace = UNTRACED) -> Snapshot:
+        """The snapshot of what is known now; `trace` tells of what came last."""
         self._sequence += 1
         trading = self.ledger.totals(self.marks, rule=self.mark)
         costs = self.cost_days.values()
@@ -283,6 +287,7 @@ class PnLModel(param.Parameterized):
             sequence=self._sequence,
             agreement=self.drift.state,
             drift_usd=None if self.drift.drift_usd is None else _to_micros(self.drift.drift_usd),
+            trace=replace(trace, computed=perf_counter()),  # after all the rest
         )
 
     def _missing(self, unpriced: Sequence[str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ ROOMS = [
     "reconcile",
     "journal",
     "config",
+    "metrics",
     "cache",
     "sources",
     "schema",

@@ -16,7 +16,7 @@ from decimal import Decimal, InvalidOperation
 from functools import partial
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -70,6 +70,21 @@ class _Answer:
     body: bytes
 
 
+class Requested(NamedTuple):
+    """When requests were sent and answered, in seconds of `time.perf_counter`: see `records.Trace`."""
+
+    requested: float
+    first_byte: float
+    body: float
+
+    def and_then(self, other: "Requested | None") -> "Requested":
+        """Both together."""
+        if other is None:
+            return self
+        first = min(self.requested, other.requested), min(self.first_byte, other.first_byte)
+        return Requested(*first, max(self.body, other.body))
+
+
 class Transport:
     """What all sources ask through, each with connections of its own; opened and closed with `async with`.
 
@@ -105,6 +120,7 @@ class Transport:
         self._now = now
         self._sleep = sleep
         self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._requested: dict[str, Requested] = {}
         self._is_open = False
 
     async def __aenter__(self) -> Self:
@@ -171,6 +187,10 @@ class Transport:
             error.__context__ = None
             raise error.with_traceback(None) from None
 
+    def take_requested(self, source: str) -> Requested | None:
+        """When a source's requests since the last such question were sent and answered; None: none was answered."""
+        return self._requested.pop(source, None)
+
     def _breaker(self, source: str) -> Breaker:
         if source not in self.breakers:
             self.breakers[source] = self._make_breaker(source)
@@ -193,11 +213,16 @@ class Transport:
         # The causes are left out on purpose: the repr of aiohttp's errors holds every request header, keys included.
         session = self._session_of(request.source)
         where, timeout = request.where, aiohttp.ClientTimeout(total=left_s)
+        requested = time.perf_counter()
         try:
             async with session.get(
                 request.url, headers=headers, params=request.query, timeout=timeout, allow_redirects=False
             ) as response:
-                return _Answer(response.status, response.headers.get("Retry-After"), await _bounded(where, response))
+                first_byte = time.perf_counter()
+                body = await _bounded(where, response)
+                answered = Requested(requested, first_byte, time.perf_counter())
+                self._requested[request.source] = answered.and_then(self._requested.get(request.source))
+                return _Answer(response.status, response.headers.get("Retry-After"), body)
         except TimeoutError:
             failure = SourceError(f"{where} gave no whole answer within {self._deadline_s:g} s")
         except aiohttp.ClientConnectorError as error:
