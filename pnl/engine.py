@@ -3,8 +3,9 @@
 import asyncio
 import json
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
@@ -93,6 +94,11 @@ class Engine:
         """By source, how old its last good answer gets at most while it answers, and now and then fails to."""
         return {name: LATE_S + POLLS_UNTIL_LATE * source.poll_s for name, source in self.model.sources.items()}
 
+    @property
+    def unwritten_s(self) -> float:
+        """For how long nothing could be recorded; 0 while all is well, and where another process does it."""
+        return self.store.stuck_s if self._records else math.inf
+
     async def open(self) -> None:
         """Open every part, in order; `resources` closes them in reverse."""
         if not self.settings.has_source:
@@ -171,19 +177,27 @@ class Engine:
 
     def start(self) -> None:
         """Begin to poll, each source at its own pace, so that a slow one holds nobody up; or to follow who does."""
+        self._run("summarize", self._summarize())
         if self._holder is None:
-            self._tasks = [asyncio.create_task(self._poll(name), name=f"poll-{name}") for name in self.model.sources]
-            if self._records:
-                self._tasks.append(asyncio.create_task(self._retain(), name="retain"))
+            self._start_polling()
         else:
-            self._tasks = [asyncio.create_task(self._follow(), name="follow")]
-        self._tasks.append(asyncio.create_task(self._summarize(), name="summarize"))
+            self._run("follow", self._follow())
+
+    def _start_polling(self) -> None:
+        for name in self.model.sources:
+            self._run(f"poll-{name}", self._poll(name))
+        if self._records:
+            self._run("retain", self._retain())
+
+    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(work, name=name))
 
     async def _summarize(self) -> None:
         """Log once a minute where the time went."""
         while True:
             await asyncio.sleep(SUMMARY_S)
-            log.info("spans: %s", self.metrics.spans.summary())
+            if summary := self.metrics.spans.summary():
+                log.info("where the time went: %s", summary)
 
     async def _retain(self) -> None:
         """Move months of old snapshots into the archive, now and then."""
@@ -217,7 +231,7 @@ class Engine:
                 except StoreError as error:
                     log.warning("%s", error)
                 await asyncio.sleep(FOLLOW_S)
-        self.start()
+        self._start_polling()
 
     async def _takes_over(self) -> bool:
         """Try to become the process that records."""
@@ -285,17 +299,14 @@ class Engine:
             answered, _ = await asyncio.wait([pull], timeout=patience_s)
             if not answered and (change := self.model.late(name, patience_s)) is not None:
                 await self._record(change)
-            return self._requested(name, await pull)
+            change = await pull
         finally:
             pull.cancel()
-
-    def _requested(self, name: str, change: Change) -> Change:
-        """The change, whose snapshot knows when the requests behind it were sent and answered."""
         requested = self._transport.take_requested(name)
-        if requested is None or change.snapshot is None or change.snapshot.trace.source != name:
-            return change
-        trace = replace(change.snapshot.trace, **requested._asdict())
-        return replace(change, snapshot=replace(change.snapshot, trace=trace))
+        if requested is not None and change.snapshot is not None and change.snapshot.trace.source == name:
+            trace = change.snapshot.trace
+            trace.requested, trace.first_byte, trace.body = requested
+        return change
 
     async def _record(self, change: Change) -> None:
         """Commit a change, then show it; a commit that fails or takes long does not hold the page back."""
@@ -312,9 +323,8 @@ class Engine:
             log.warning("not recorded yet: %s", trouble)
         with self.metrics.spans("cache"):
             self._refresh_cache(change, is_recorded=trouble is None)
-        if snapshot is not None and change.snapshot is not None and trouble is None:
-            trace = replace(snapshot.trace, committed=committed, cached=time.perf_counter())
-            snapshot = replace(snapshot, trace=trace)
+        if change.snapshot is not None and trouble is None:
+            change.snapshot.trace.committed, change.snapshot.trace.cached = committed, time.perf_counter()
         self._show(snapshot, is_recorded=trouble is None)
 
     async def _commit(self, change: Change) -> str | None:

@@ -272,13 +272,14 @@ class Reading[T]:
         return None if self.as_of is None else max(0.0, (now - self.as_of).total_seconds())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Trace:
     """When each step of a snapshot's making was done, in seconds of `time.perf_counter`; None: not, or not known.
 
-    The steps stand in the order of time. `requested`, `first_byte` and `body` are of all the requests of one poll of
-    `source`: the first one sent, the first answer that began, the last one that was whole. `parsed`: its rows are
-    records; `aggregated`: they are taken in; `computed`: the totals are made. `encoded` and `sent` are the stream's.
+    The one noun that is written on while it travels: a copy at each step would cost more than the step. The steps
+    stand in the order of time. `requested`, `first_byte` and `body` are of all the requests of one poll of `source`:
+    the first one sent, the first answer that began, the last one that was whole. `parsed`: its rows are records;
+    `aggregated`: they are taken in; `computed`: the totals are made. `encoded` and `sent` are the stream's.
     """
 
     source: str = ""
@@ -323,8 +324,6 @@ def _seconds(start: float | None, end: float | None) -> float | None:
     return None if start is None or end is None else end - start
 
 
-UNTRACED = Trace()
-
 MONEY_FIELDS = (
     "net_pnl",
     "kalshi_pnl",
@@ -366,7 +365,7 @@ class Snapshot:
     sequence: int = 0
     agreement: Agreement = Agreement.UNKNOWN
     drift_usd: Decimal | None = None
-    trace: Trace = field(default=UNTRACED, compare=False, repr=False)
+    trace: Trace = field(default_factory=Trace, compare=False, repr=False)
 
     @property
     def kalshi_pnl(self) -> Decimal:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sqlite3
 import sys
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from pnl.cache import CURRENT
 from pnl.config import load_settings
 from pnl.engine import Engine
 from pnl.errors import ConfigError, StoreHeld
-from pnl.records import UNTRACED, Batch, Cost, CostDay, State
+from pnl.records import Batch, Cost, CostDay, State, Trace
 from pnl.simulator import LivingMarket, RecordedAccount, Simulator
 from pnl.simulator.demo import Demo, demo_settings, engine_for
 from pnl.sources import source_classes
@@ -122,8 +123,8 @@ async def test_each_snapshot_carries_the_trace_of_its_making(tmp_path):
         assert None not in steps
         assert steps == sorted(steps)
         assert (trace.encoded, trace.sent) == (None, None)
-        assert snapshot == replace(snapshot, trace=UNTRACED)
-    assert recorded.trace == UNTRACED
+        assert snapshot == replace(snapshot, trace=Trace())
+    assert recorded.trace == Trace()
     measured = {name for name, spread in rows.items() if spread}
     assert measured >= {"anthropic_fetch", "kalshi_fetch", "aggregation", "pnl", "db_insert", "cache_write"}
     assert spans.keys() >= {"poll anthropic", "poll kalshi", "commit", "cache", "show"}
@@ -141,6 +142,19 @@ async def test_a_poll_that_fails_leaves_no_request_in_the_trace_of_the_next(tmp_
 
     assert failed.trace.source != "john"
     assert good.trace.requested > failed.trace.computed
+
+
+async def test_the_log_tells_now_and_then_where_the_time_went(tmp_path, caplog, monkeypatch):
+    """Each span in one line."""
+    caplog.set_level("INFO", "pnl.engine")
+    monkeypatch.setattr("pnl.engine.SUMMARY_S", 0.05)
+    async with simulated(tmp_path) as (_simulator, settings), Engine(settings) as engine:
+        engine.start()
+        async with asyncio.timeout(20):
+            while "show" not in caplog.text:
+                await asyncio.sleep(0.01)
+
+    assert re.search(r"where the time went: .*commit \d+ times, mean [\d.]+, min [\d.]+, p95 [\d.]+, max", caplog.text)
 
 
 async def test_one_source_that_hangs_holds_up_no_other(tmp_path):

@@ -77,13 +77,6 @@ class Requested(NamedTuple):
     first_byte: float
     body: float
 
-    def and_then(self, other: "Requested | None") -> "Requested":
-        """Both together."""
-        if other is None:
-            return self
-        first = min(self.requested, other.requested), min(self.first_byte, other.first_byte)
-        return Requested(*first, max(self.body, other.body))
-
 
 class Transport:
     """What all sources ask through, each with connections of its own; opened and closed with `async with`.
@@ -191,6 +184,13 @@ class Transport:
         """When a source's requests since the last such question were sent and answered; None: none was answered."""
         return self._requested.pop(source, None)
 
+    def _note(self, source: str, requested: float, first_byte: float) -> None:
+        """Take note of a request whose answer is whole now, among those of the same poll."""
+        before = self._requested.get(source)
+        if before is not None:
+            requested, first_byte = min(before.requested, requested), min(before.first_byte, first_byte)
+        self._requested[source] = Requested(requested, first_byte, time.perf_counter())
+
     def _breaker(self, source: str) -> Breaker:
         if source not in self.breakers:
             self.breakers[source] = self._make_breaker(source)
@@ -220,8 +220,7 @@ class Transport:
             ) as response:
                 first_byte = time.perf_counter()
                 body = await _bounded(where, response)
-                answered = Requested(requested, first_byte, time.perf_counter())
-                self._requested[request.source] = answered.and_then(self._requested.get(request.source))
+                self._note(request.source, requested, first_byte)
                 return _Answer(response.status, response.headers.get("Retry-After"), body)
         except TimeoutError:
             failure = SourceError(f"{where} gave no whole answer within {self._deadline_s:g} s")

@@ -77,6 +77,7 @@ class Store:
         self._on_commit = on_commit
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._gathered: list[Waiting] = []
+        self._stuck_since: float | None = None
         self._broken: set[str] = set()
         self._thread: threading.Thread | None = None
         self._lock: int | None = None
@@ -117,6 +118,12 @@ class Store:
     def waiting(self) -> int:
         """How many changes are not on disk yet."""
         return self._queue.qsize() + len(self._gathered)
+
+    @property
+    def stuck_s(self) -> float:
+        """For how many seconds a commit has been under way, or failing; 0 while nothing waits for one."""
+        since = self._stuck_since
+        return 0.0 if since is None else time.perf_counter() - since
 
     @property
     def recorded(self) -> Recorded:
@@ -253,10 +260,12 @@ class Store:
 
     def _write(self, connection: sqlite3.Connection, beside: Seal, waiting: Sequence[Waiting]) -> None:
         began = time.perf_counter()
+        self._stuck_since = self._stuck_since or began
         with connection:
             connection.execute("BEGIN IMMEDIATE")
             chain = write(connection, [change for change, _ in waiting], broken=self._broken)
         beside.write(chain)
+        self._stuck_since = None
         self._on_commit(time.perf_counter() - began)
         for _, done in waiting:
             if not done.done():

@@ -8,7 +8,9 @@ read there how old the sources are and how far the venue's figures are from ours
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -16,17 +18,17 @@ from typing import Any
 import panel as pn
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
-from tornado.netutil import bind_sockets
 from tornado.routing import Router
 from tornado.web import Application, RequestHandler
 
 from pnl.config import Settings
-from pnl.engine import Engine
-from pnl.records import Reading, Snapshot, State
+from pnl.engine import LATE_S, Engine
+from pnl.records import Reading
 from pnl.web.headers import ProtectiveHeaders
 
 HERE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 LIMITS = {"max_body_size": 1 << 16, "idle_connection_timeout": 75.0}
+LOOPBACK = "127.0.0.1"
 PORT = 9464
 
 type FindEngine = Callable[[], Engine | None]
@@ -53,40 +55,42 @@ def serve_ops(port: int, engine: FindEngine) -> HTTPServer | None:
     if port == 0:
         return None
     try:
-        sockets = bind_sockets(port, "127.0.0.1")
+        listener = socket.create_server((LOOPBACK, port))  # Tornado's own way leaves a socket behind when it fails
     except OSError as error:
         log.warning(
-            "/metrics is not served on 127.0.0.1:%s (%s); set PNL_METRICS_PORT to a free port, or to 0 for none",
+            "/metrics is not served on %s:%s (%s); set PNL_METRICS_PORT to a free port, or to 0 for none",
+            LOOPBACK,
             port,
-            error.strerror,
+            os.strerror(error.errno or 0),
         )
         return None
     server = HTTPServer(OpsGate(engine), **LIMITS)
-    server.add_sockets(sockets)
+    listener.setblocking(False)  # noqa: FBT003 - the socket module's own signature
+    server.add_socket(listener)
     return server
 
 
 def unready(
-    shown: Snapshot | None, readings: Sequence[Reading[Any]], late_s: Mapping[str, float], now: datetime
+    readings: Iterable[Reading[Any]], *, late_s: Mapping[str, float], unwritten_s: float, now: datetime
 ) -> Iterator[str]:
     """What keeps the numbers from being relied on, in plain words; nothing when they can be.
 
     Args:
-        shown: The newest snapshot, None before the first.
         readings: How good each source's answer is.
         late_s: By source, from which age on its answer is too old.
+        unwritten_s: For how long nothing could be recorded.
         now: Aware.
     """
     for reading in readings:
-        if reading.state is State.NOT_CONFIGURED:
+        if reading.source not in late_s:  # it is not asked from here
             continue
         age_s = reading.age_s(now)
         if age_s is None:
             yield f"{reading.source}: no good answer yet"
-        elif age_s > late_s.get(reading.source, 0.0):
+        elif age_s > late_s[reading.source]:
             yield f"{reading.source}: no good answer for {age_s:.0f} s"
-    if shown is not None and not shown.is_recorded:
-        yield "store: the newest numbers are not recorded; the log says why"
+    if unwritten_s > LATE_S:
+        yield "store: nothing can be recorded; the log says why"
 
 
 class Refusal(RequestHandler):
@@ -148,7 +152,8 @@ class Ready(_Ops):
         engine = self._engine()
         if engine is None or not engine.readings:
             return ["the engine is not open; the page and the log say why, unless it is just starting"]
-        return list(unready(engine.model.snapshot, engine.readings, engine.late_sources_s, datetime.now(UTC)))
+        late_s, unwritten_s = engine.late_sources_s, engine.unwritten_s
+        return list(unready(engine.readings, late_s=late_s, unwritten_s=unwritten_s, now=datetime.now(UTC)))
 
 
 class Scrape(_Ops):
