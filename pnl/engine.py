@@ -360,9 +360,9 @@ class Engine:
     def _show(self, snapshot: Snapshot | None, *, is_recorded: bool) -> None:
         if snapshot is None:
             return
-        self.metrics.traced(snapshot.trace)
         with self.metrics.spans("show"):
             self.model.show(replace(snapshot, is_recorded=is_recorded))
+        self.metrics.traced(snapshot.trace)  # only now: nobody waits for it
 
     def _watch(self) -> None:
         """Let what stands elsewhere already be read when somebody asks for the metrics."""
