@@ -90,7 +90,8 @@ CHECKLIST: Mapping[str, Target] = {
 }
 """The rows of the latency checklist.
 
-A fetch is all the requests of one poll. `total` is from the first byte of an answer to the painted number, so that our
+A fetch is all the requests of one poll; an insert is one transaction, without the wait for it (`Trace.commit_s` has
+both). `total` is from the first byte of an answer to the painted number, so that our
 own target holds however long an upstream thinks.
 """
 
@@ -238,6 +239,10 @@ class Metrics:
             "pnl_aggregation_latency_seconds", "From a source's last whole answer to the totals that include it."
         )
         self._commits = self._histogram("pnl_commit_latency_seconds", "One transaction of the store, with its fsync.")
+        self._records = self._histogram(
+            "pnl_record_latency_seconds",
+            "From totals until they are on disk, waiting for a commit with others included.",
+        )
         self._queries = self._histogram("pnl_history_query_seconds", "One question to the history.", "kind")
         self._deliveries = self._histogram(
             "pnl_ws_message_latency_seconds", "From publishing a message until its page has it."
@@ -266,7 +271,6 @@ class Metrics:
             f"{trace.source}_fetch": trace.fetch_s,
             "aggregation": trace.aggregation_s,
             "pnl": trace.computing_s,
-            "db_insert": trace.commit_s,
             "cache_write": trace.caching_s,
         }
         for row, seconds in steps.items():
@@ -276,9 +280,12 @@ class Metrics:
             self._fetches.labels(trace.source).observe(trace.fetch_s)
         if trace.aggregation_s is not None and trace.computing_s is not None:
             self._aggregation.observe(trace.aggregation_s + trace.computing_s)
+        if trace.commit_s is not None:
+            self._records.observe(trace.commit_s)
 
     def committed(self, seconds: float) -> None:
-        """The store made a commit; from any thread."""
+        """The store made a commit; told by its writer's thread, and by no other."""
+        self.checklist.observe("db_insert", seconds)
         self._commits.observe(seconds)
 
     def queried(self, kind: str, seconds: float) -> None:

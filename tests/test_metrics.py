@@ -159,6 +159,19 @@ def test_a_trace_fills_the_rows_that_it_knows_of():
     assert (found["pnl_aggregation_latency_seconds_count",], found["pnl_aggregation_latency_seconds_sum",]) == (1, 1)
 
 
+def test_an_insert_is_one_transaction_and_the_wait_for_it_is_told_apart():
+    """Commits are made together: what waits for the next one takes longer to be on disk than the disk takes."""
+    metrics = Metrics()
+
+    metrics.committed(0.004)
+    metrics.traced(Trace(computed=1.0, committed=1.125, cached=1.25))
+
+    assert row_of(metrics.checklist, "db_insert").spread.max_s == 0.004
+    assert row_of(metrics.checklist, "cache_write").spread.max_s == 0.125
+    found = scraped(metrics)
+    assert (found["pnl_commit_latency_seconds_sum",], found["pnl_record_latency_seconds_sum",]) == (0.004, 0.125)
+
+
 # --- the profiler
 
 
