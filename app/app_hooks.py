@@ -18,12 +18,13 @@ from pnl.stream import LINE_POINTS, Hub
 from pnl.views.drawing import Drawing
 from pnl.views.fills import FillPages
 from pnl.web.gate import guard, require_guard
+from pnl.web.ops import port_of, serve_ops, served_engine
 
 log = logging.getLogger("pnl.app")
 guard()
 
 
-def on_server_loaded(_context: Any) -> None:
+def on_server_loaded(context: Any) -> None:
     """Open everything beside the page that is served meanwhile; a failure is shown there and logged."""
     shared = pn.state.cache
     try:
@@ -41,6 +42,9 @@ def on_server_loaded(_context: Any) -> None:
             flush_changes=settings.flush_changes,
         )
         shared["drawing"] = Drawing(settings.timezone)
+        engine.metrics.watch("pnl_connected_clients", lambda: {(): hub.session_count})
+        engine.metrics.watch("pnl_sessions", lambda: {(): len(context.sessions)})
+        shared["ops"] = serve_ops(port_of(settings), served_engine)
     except PnlError as error:
         _failed(error)
         return
@@ -67,5 +71,7 @@ def _failed(error: PnlError) -> None:
 
 def on_server_unloaded(_context: Any) -> None:
     """Write what waits. This runs inside the server's loop for the last time: nothing can be awaited any more."""
+    if ops := pn.state.cache.get("ops"):
+        ops.stop()
     if "engine" in pn.state.cache:
         pn.state.cache["engine"].close_store()

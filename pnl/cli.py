@@ -347,7 +347,8 @@ def serve(
 def _served_with(settings: Settings) -> dict[str, str]:
     """The environment of the server: secrets stand here, where the list of processes does not show them."""
     signed = {"BOKEH_SECRET_KEY": token_urlsafe(32), "BOKEH_SIGN_SESSIONS": "true"}
-    return {**signed, **os.environ, "PNL_BEHIND_PROXY": str(settings.behind_proxy).lower()}
+    alone = {} if settings.metrics_port is not None else {"PNL_METRICS_PORT": "0"}  # it is on the dashboard's own
+    return {**signed, **os.environ, **alone, "PNL_BEHIND_PROXY": str(settings.behind_proxy).lower()}
 
 
 def _app_folder() -> Path:

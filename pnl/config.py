@@ -132,6 +132,14 @@ class Settings(BaseSettings):
     max_sessions: int = Field(
         1000, ge=1, le=100_000, description="Pages that may be open; more are asked to come back, and none gets slower."
     )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65_535,
+        description="Port of 127.0.0.1 that answers `/metrics`, `/readyz` and `/healthz` without a password; 0: none. "
+        "Unless set it is 9464 under `panel serve`, where no password is asked for; else the dashboard's own port has "
+        "them alone.",
+    )
     allowed_hosts: str | None = Field(
         None, description="Names or addresses that the dashboard goes by besides localhost, separated by commas."
     )

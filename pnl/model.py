@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from itertools import islice
+from time import perf_counter
 from typing import Self
 
 import param
@@ -29,6 +30,7 @@ from pnl.records import (
     Refused,
     Snapshot,
     State,
+    Trace,
 )
 from pnl.sources import Source
 from pnl.store import Change, Recorded
@@ -133,6 +135,7 @@ class PnLModel(param.Parameterized):
         """
         source = self.sources[name]
         known = replace(self._known[name], open_tickers=self.ledger.open_tickers)
+        trace = Trace(source=name, requested=perf_counter())
         try:
             batch = await source.poll(known)
         except SourceError as error:
@@ -140,14 +143,16 @@ class PnLModel(param.Parameterized):
         except Exception:
             log.exception("source %s broke", name)  # a third party's bug must not stop the others
             return self.fail(name, f"{name}: the source itself broke; its log has the details")
-        return self.accept(name, batch)
+        trace.parsed = perf_counter()
+        return self.accept(name, batch, trace)
 
     async def pull_all(self) -> list[Change]:
         """Poll every source at once; a slow or failing one takes nothing from the others."""
         return list(await asyncio.gather(*(self.pull(name) for name in self.sources)))
 
-    def accept(self, name: str, batch: Batch) -> Change:
-        """Take in a good answer, or the good part of one."""
+    def accept(self, name: str, batch: Batch, trace: Trace | None = None) -> Change:
+        """Take in a good answer, or the good part of one; `trace` tells how it came here."""
+        trace = trace or Trace(source=name)
         before = self.readings[name]
         source = self.sources[name]
         news = self._take_in(batch, origin=source.origin)
@@ -159,7 +164,8 @@ class PnLModel(param.Parameterized):
         self._set_aside(name, batch)
         self.readings[name] = Reading(name, state, batch, as_of, batch.error, tuple(self._refused[name].values()))
         news = replace(news, cursors=self._known[name].cursors, refused=batch.refused, reread=batch.reread)
-        snapshot = self.put_together()
+        trace.aggregated = perf_counter()
+        snapshot = self.put_together(trace)
         return Change(snapshot, source.origin, news, as_of, known_at=snapshot.taken_at)
 
     def _set_aside(self, name: str, batch: Batch) -> None:
@@ -260,13 +266,14 @@ class PnLModel(param.Parameterized):
         self.show(snapshot)
         return snapshot
 
-    def put_together(self) -> Snapshot:
-        """The snapshot of what is known now."""
+    def put_together(self, trace: Trace | None = None) -> Snapshot:
+        """The snapshot of what is known now; `trace` tells of what came last."""
+        trace = trace or Trace()
         self._sequence += 1
         trading = self.ledger.totals(self.marks, rule=self.mark)
         costs = self.cost_days.values()
         fees_usd = sum((deal.fee_usd for deal in self.deals.values()), ZERO)
-        return Snapshot(
+        snapshot = Snapshot(
             taken_at=self._next_instant(),
             kalshi_realized=_to_micros(trading.realized_usd),
             kalshi_unrealized=_to_micros(trading.unrealized_usd),
@@ -283,7 +290,10 @@ class PnLModel(param.Parameterized):
             sequence=self._sequence,
             agreement=self.drift.state,
             drift_usd=None if self.drift.drift_usd is None else _to_micros(self.drift.drift_usd),
+            trace=trace,
         )
+        trace.computed = perf_counter()
+        return snapshot
 
     def _missing(self, unpriced: Sequence[str]) -> tuple[str, ...]:
         """What the totals lack, in words: rows that were set aside, open markets that nothing prices."""

@@ -272,6 +272,58 @@ class Reading[T]:
         return None if self.as_of is None else max(0.0, (now - self.as_of).total_seconds())
 
 
+@dataclass(slots=True, kw_only=True)
+class Trace:
+    """When each step of a snapshot's making was done, in seconds of `time.perf_counter`; None: not, or not known.
+
+    The one noun that is written on while it travels: a copy at each step would cost more than the step. The steps
+    stand in the order of time. `requested`, `first_byte` and `body` are of all the requests of one poll of `source`:
+    the first one sent, the first answer that began, the last one that was whole. `parsed`: its rows are records;
+    `aggregated`: they are taken in; `computed`: the totals are made. `encoded` and `sent` are the stream's.
+    """
+
+    source: str = ""
+    requested: float | None = None
+    first_byte: float | None = None
+    body: float | None = None
+    parsed: float | None = None
+    aggregated: float | None = None
+    computed: float | None = None
+    committed: float | None = None
+    cached: float | None = None
+    encoded: float | None = None
+    sent: float | None = None
+
+    @property
+    def fetch_s(self) -> float | None:
+        """From the first request to the last whole answer; to the records, where no request was made (a file)."""
+        return _seconds(self.requested, self.parsed if self.body is None else self.body)
+
+    @property
+    def aggregation_s(self) -> float | None:
+        """From the last whole answer until its records are taken in."""
+        return _seconds(self.parsed if self.body is None else self.body, self.aggregated)
+
+    @property
+    def computing_s(self) -> float | None:
+        """How long the totals took."""
+        return _seconds(self.aggregated, self.computed)
+
+    @property
+    def commit_s(self) -> float | None:
+        """From the totals until they are on disk, waiting for other commits included."""
+        return _seconds(self.computed, self.committed)
+
+    @property
+    def caching_s(self) -> float | None:
+        """From there until the cache has them."""
+        return _seconds(self.committed, self.cached)
+
+
+def _seconds(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else end - start
+
+
 MONEY_FIELDS = (
     "net_pnl",
     "kalshi_pnl",
@@ -293,6 +345,7 @@ class Snapshot:
     `taken_at` is when it was put together, to the millisecond. `as_of` is the same while every source is fresh,
     and the time of the oldest answer in it once one is not. `missing` says in plain words what a total lacks, `notes`
     what is odd and counted all the same. `sequence` counts the snapshots of one model: clocks go back, it does not.
+    `trace` tells how long its making took; it is not recorded, and no part of what makes two snapshots equal.
     """
 
     taken_at: datetime
@@ -312,6 +365,7 @@ class Snapshot:
     sequence: int = 0
     agreement: Agreement = Agreement.UNKNOWN
     drift_usd: Decimal | None = None
+    trace: Trace = field(default_factory=Trace, compare=False, repr=False)
 
     @property
     def kalshi_pnl(self) -> Decimal:

@@ -31,7 +31,7 @@ def free_port():
 def environment(folder, **settings):
     """The environment of a fresh user, plus what is set."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PNL_")}
-    return {**plain, "PNL_DATA_DIR": str(folder), **settings}
+    return {**plain, "PNL_DATA_DIR": str(folder), "PNL_METRICS_PORT": "0", **settings}
 
 
 @asynccontextmanager

@@ -56,6 +56,8 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
     [
         ("PNL_TIMEZONE", CANARY, "should be a time zone such as America/New_York"),
         ("PNL_TIMEZONE", f"../{CANARY}", "should be a time zone such as America/New_York"),
+        ("PNL_METRICS_PORT", CANARY, "should be a valid integer"),
+        ("PNL_METRICS_PORT", "65536", "should be less than or equal to 65535"),
         ("PNL_SINCE", CANARY, "should be a valid datetime"),
         ("PNL_POLL_S", CANARY, "should be a valid number"),
         ("PNL_POLL_S", "0", "should be greater than or equal to 0.1"),

@@ -15,7 +15,7 @@ from pnl.model import PnLModel
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CONDA_NAMES = {"duckdb": "python-duckdb", "tzdata": "python-tzdata"}
+CONDA_NAMES = {"duckdb": "python-duckdb", "prometheus-client": "prometheus_client", "tzdata": "python-tzdata"}
 FROM_PIP = {"duckdb-extension-sqlite-scanner"}  # conda-forge has none; `-e .` installs it
 BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import re
 import sqlite3
 import sys
 from contextlib import asynccontextmanager
+from dataclasses import fields, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -15,7 +17,7 @@ from pnl.cache import CURRENT
 from pnl.config import load_settings
 from pnl.engine import Engine
 from pnl.errors import ConfigError, StoreHeld
-from pnl.records import Batch, Cost, CostDay, State
+from pnl.records import Batch, Cost, CostDay, State, Trace
 from pnl.simulator import LivingMarket, RecordedAccount, Simulator
 from pnl.simulator.demo import Demo, demo_settings, engine_for
 from pnl.sources import source_classes
@@ -101,6 +103,62 @@ async def test_a_restart_shows_what_was_recorded_before_any_poll_ends(tmp_path):
     assert restored.trade_count == before.trade_count > 0
     assert (restored.kalshi_realized, restored.total_costs) == (before.kalshi_realized, before.total_costs)
     assert {reading.state for reading in restored.sources} == {State.STALE}
+
+
+async def test_each_snapshot_carries_the_trace_of_its_making(tmp_path):
+    """From the request to the cache in the order of time; the checklist and the spans have been told of it."""
+    async with simulated(tmp_path) as (_simulator, settings), Engine(settings) as engine:
+        engine.start()
+        snapshots = [
+            await next_snapshot(engine.model, is_wanted=lambda s, name=name: s.trace.cached and s.trace.source == name)
+            for name in ("anthropic", "kalshi")
+        ]
+        recorded = await engine.store.newest(engine.model.sources)
+        rows = {row.name: row.spread for row in engine.metrics.checklist.rows()}
+        spans = engine.metrics.spans.spreads()
+
+    for snapshot in snapshots:
+        trace = snapshot.trace
+        steps = [getattr(trace, field.name) for field in fields(trace)][1:-2]
+        assert None not in steps
+        assert steps == sorted(steps)
+        assert (trace.encoded, trace.sent) == (None, None)
+        assert snapshot == replace(snapshot, trace=Trace())
+    assert recorded.trace == Trace()
+    measured = {name for name, spread in rows.items() if spread}
+    assert measured >= {"anthropic_fetch", "kalshi_fetch", "aggregation", "pnl", "db_insert", "cache_write"}
+    assert spans.keys() >= {"poll anthropic", "poll kalshi", "commit", "cache", "show"}
+
+
+async def test_a_poll_that_fails_leaves_no_request_in_the_trace_of_the_next(tmp_path):
+    """Its snapshot is of no source, and the next fetch is timed from its own request."""
+    async with simulated(tmp_path) as (simulator, settings):
+        simulator.answers["/deals"] = lambda _request: web.Response(status=400)
+        async with Engine(settings.model_copy(update={"john_poll_s": 0.1})) as engine:
+            engine.start()
+            failed = await next_snapshot(engine.model, is_wanted=lambda s: "/deals" in "".join(s.errors))
+            del simulator.answers["/deals"]
+            good = await next_snapshot(engine.model, is_wanted=lambda s: s.trace.source == "john")
+
+    assert failed.trace.source != "john"
+    assert good.trace.requested > failed.trace.computed
+
+
+async def test_the_log_tells_now_and_then_where_the_time_went(tmp_path, caplog, monkeypatch):
+    """Each span in one line."""
+    caplog.set_level("INFO", "pnl.engine")
+    monkeypatch.setattr("pnl.engine.SUMMARY_S", 0.05)
+    async with simulated(tmp_path) as (_simulator, settings), Engine(settings) as engine:
+        engine.start()
+        await logged(caplog, r"where the time went: .*commit \d+ times, mean [\d.]+, min [\d.]+, p95 [\d.]+, max")
+
+
+async def logged(caplog, pattern):
+    async with asyncio.timeout(20):
+        while True:
+            if re.search(pattern, caplog.text):
+                return
+            await asyncio.sleep(0.01)
 
 
 async def test_one_source_that_hangs_holds_up_no_other(tmp_path):

@@ -15,6 +15,7 @@ ROOMS = [
     "reconcile",
     "journal",
     "config",
+    "metrics",
     "cache",
     "sources",
     "store",

@@ -217,6 +217,10 @@ async def test_however_it_is_started_the_gate_stands_before_it(started):
             assert answer.status == 421
         async with client.get(f"{origin}/healthz") as answer:
             assert (answer.status, await answer.text()) == (200, "ok")
+        async with client.get(f"{origin}/metrics") as answer:
+            assert answer.status == 200
+        async with client.get(f"{origin}/metrics", headers={"Host": "evil.example"}) as answer:
+            assert answer.status == 421
         with pytest.raises(WSServerHandshakeError):
             await client.ws_connect(f"{address}/ws", protocols=("bokeh", "x"), headers={"Origin": f"{origin}.evil"})
         unsigned = generate_jwt_token(generate_session_id(signed=False), signed=False)
@@ -310,7 +314,14 @@ async def test_no_secret_is_told(browser, told_secrets):
         await page.reload()
         told["page"] += await page.content()
         cookies = await page.context.cookies()
+        origin = address.removesuffix("/app")
+        for path in ("metrics", "readyz"):
+            told[path] = await (await page.context.request.get(f"{origin}/{path}")).text()
+            async with ClientSession() as stranger, stranger.get(f"{origin}/{path}") as answer:
+                assert answer.status == 403
 
+    assert "pnl_breaker_state" in told["metrics"]
+    assert "john: no good answer" in told["readyz"]
     told["log"] = "".join(process.said)
     told["folder"] = "".join(path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file())
     assert [cookie["name"] for cookie in cookies if not cookie["httpOnly"]] == []

@@ -4,12 +4,13 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import quantiles
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from pnl.metrics import percentiles
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -32,8 +33,7 @@ def spread(values: Sequence[float], *, digits: int = 3) -> dict[str, float]:
     """The p50, p95, p99 and largest of some measured values; empty of none."""
     if not values:
         return {}
-    cuts = quantiles(values, n=100, method="inclusive") if len(values) > 1 else [values[0]] * 99
-    found = {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98], "max": max(values)}
+    found = dict(zip(("p50", "p95", "p99", "max"), (*percentiles(values), max(values)), strict=True))
     return {name: round(value, digits) for name, value in found.items()}
 
 

@@ -132,6 +132,11 @@ class Cache:
         """What each level did since the cache was made."""
         return Stats(replace(self._memory.counts), replace(self._disk.counts), replace(self._store))
 
+    @property
+    def waiting(self) -> int:
+        """How many keys the disk has not written yet."""
+        return self._disk.waiting
+
     async def get(self, key: str, fetch: Fetch, *, ttl_s: float, stale_s: float = math.inf) -> Cached:
         """The value of a key, fetched when no level has a fresh one.
 

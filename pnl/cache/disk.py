@@ -126,6 +126,11 @@ class Disk:
         """Queue a value."""
         self._queue({key: _pack(key, entry, self._epoch_s) if len(entry.value) <= LARGEST_BYTES else None})
 
+    @property
+    def waiting(self) -> int:
+        """How many keys are not written yet."""
+        return len(self._queued) + len(self._writing)
+
     def drop(self, keys: Iterable[str]) -> None:
         """Forget keys at once, and queue that they are deleted."""
         self._queue(dict.fromkeys(keys))

@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 
 import msgspec
 
-from pnl.cache import Cache
+from pnl.cache import Cache, Stats
 from pnl.errors import HistoryDown, HistoryError
 from pnl.history.monitor import QueryMonitor
 from pnl.history.process import DEADLINE_S, Worker
@@ -150,6 +150,7 @@ class History:
         deadline_s: Seconds within which every question is answered or fails.
         version: Grows with every commit; while it stands still, the same question gets the same answer again, and the
             worker looks at the files only. None: every question is asked, and the worker looks into the store.
+        on_query: Told of each question that was asked: its kind, and how many seconds it took.
     """
 
     def __init__(
@@ -161,11 +162,13 @@ class History:
         counted: Counted | None = None,
         deadline_s: float = DEADLINE_S,
         version: Callable[[], object] | None = None,
+        on_query: Callable[[str, float], None] = lambda _kind, _seconds: None,
     ) -> None:
         opening = Opening(str(path), kind, zone, counted or Counted())
         self._worker = Worker(opening, deadline_s=deadline_s)
         self._console = Worker(msgspec.structs.replace(opening, is_console=True), deadline_s=deadline_s)
         self._version = version
+        self._on_query = on_query
         self._cache = Cache(None, ttl_s=SHARED_S)
         self.queries = QueryMonitor()
 
@@ -186,6 +189,11 @@ class History:
         """Stop the workers, where nothing can be awaited any more."""
         self._worker.kill()
         self._console.kill()
+
+    @property
+    def shared(self) -> Stats:
+        """How often an answer was there already."""
+        return self._cache.stats
 
     @property
     def pid(self) -> int | None:
@@ -337,8 +345,9 @@ class History:
                 raise HistoryError(answer.error)
             failed = False
         finally:
-            took_ms = (time.perf_counter() - began) * 1000
-            self.queries.note(question.kind, took_ms, failed=failed, slow=slow)
+            took_s = time.perf_counter() - began
+            self.queries.note(question.kind, took_s * 1000, failed=failed, slow=slow)
+            self._on_query(question.kind, took_s)
         for statement, ms in slow:
             log.info("slow: %.0f ms for %s: %s", ms, question.kind, statement)
         return bytes(answer.value)

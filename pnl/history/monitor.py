@@ -4,7 +4,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from statistics import quantiles
+
+from pnl.metrics import percentiles
 
 KEPT_TIMES = 1000
 KEPT_SLOW = 100
@@ -63,6 +64,5 @@ class QueryMonitor:
 
 def _timing(seen: _Kind) -> Timing:
     times = list(seen.times_ms)
-    cuts = quantiles(times, n=100, method="inclusive") if len(times) > 1 else times * 99
-    figures = (sum(times) / len(times), cuts[49], cuts[94], cuts[98], max(times))
+    figures = (sum(times) / len(times), *percentiles(times), max(times))
     return Timing(seen.count, seen.failed, *(round(figure, 3) for figure in figures))

@@ -16,7 +16,7 @@ from decimal import Decimal, InvalidOperation
 from functools import partial
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -70,6 +70,14 @@ class _Answer:
     body: bytes
 
 
+class Requested(NamedTuple):
+    """When requests were sent and answered, in seconds of `time.perf_counter`: see `records.Trace`."""
+
+    requested: float
+    first_byte: float
+    body: float
+
+
 class Transport:
     """What all sources ask through, each with connections of its own; opened and closed with `async with`.
 
@@ -105,6 +113,7 @@ class Transport:
         self._now = now
         self._sleep = sleep
         self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._requested: dict[str, Requested] = {}
         self._is_open = False
 
     async def __aenter__(self) -> Self:
@@ -171,6 +180,17 @@ class Transport:
             error.__context__ = None
             raise error.with_traceback(None) from None
 
+    def take_requested(self, source: str) -> Requested | None:
+        """When a source's requests since the last such question were sent and answered; None: none was answered."""
+        return self._requested.pop(source, None)
+
+    def _note(self, source: str, requested: float, first_byte: float) -> None:
+        """Take note of a request whose answer is whole now, among those of the same poll."""
+        before = self._requested.get(source)
+        if before is not None:
+            requested, first_byte = min(before.requested, requested), min(before.first_byte, first_byte)
+        self._requested[source] = Requested(requested, first_byte, time.perf_counter())
+
     def _breaker(self, source: str) -> Breaker:
         if source not in self.breakers:
             self.breakers[source] = self._make_breaker(source)
@@ -193,11 +213,15 @@ class Transport:
         # The causes are left out on purpose: the repr of aiohttp's errors holds every request header, keys included.
         session = self._session_of(request.source)
         where, timeout = request.where, aiohttp.ClientTimeout(total=left_s)
+        requested = time.perf_counter()
         try:
             async with session.get(
                 request.url, headers=headers, params=request.query, timeout=timeout, allow_redirects=False
             ) as response:
-                return _Answer(response.status, response.headers.get("Retry-After"), await _bounded(where, response))
+                first_byte = time.perf_counter()
+                body = await _bounded(where, response)
+                self._note(request.source, requested, first_byte)
+                return _Answer(response.status, response.headers.get("Retry-After"), body)
         except TimeoutError:
             failure = SourceError(f"{where} gave no whole answer within {self._deadline_s:g} s")
         except aiohttp.ClientConnectorError as error:

@@ -54,7 +54,10 @@ log = logging.getLogger(__name__)
 
 
 class Store:
-    """The record of one data folder, open for writing by this process alone; `async with`."""
+    """The record of one data folder, open for writing by this process alone; `async with`.
+
+    `on_commit` is told of each commit, by the writer's thread: how many seconds it took.
+    """
 
     def __init__(
         self,
@@ -64,13 +67,17 @@ class Store:
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         commit_rows: int = 100,
         commit_ms: int = 100,
+        on_commit: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self._folder = folder
         self._kind = kind
         self._synchronous = synchronous
         self._commit_rows = commit_rows
         self._commit_s = commit_ms / 1000
+        self._on_commit = on_commit
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._gathered: list[Waiting] = []
+        self._stuck_since: float | None = None
         self._broken: set[str] = set()
         self._thread: threading.Thread | None = None
         self._lock: int | None = None
@@ -106,6 +113,17 @@ class Store:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    @property
+    def waiting(self) -> int:
+        """How many changes are not on disk yet."""
+        return self._queue.qsize() + len(self._gathered)
+
+    @property
+    def stuck_s(self) -> float:
+        """For how many seconds a commit has been under way, or failing; 0 while nothing waits for one."""
+        since = self._stuck_since
+        return 0.0 if since is None else time.perf_counter() - since
 
     @property
     def recorded(self) -> Recorded:
@@ -203,12 +221,11 @@ class Store:
                 log.error("%s is damaged (%s); the next start saves what can be saved", self.path, error)  # noqa: TRY400
 
     def _write_until_stopped(self, connection: sqlite3.Connection, beside: Seal) -> None:
-        waiting: list[Waiting] = []
         committed_at = -self._commit_s
-        while self._gather(waiting, until=committed_at + self._commit_s):
-            waiting = self._commit(connection, beside, waiting)
+        while self._gather(self._gathered, until=committed_at + self._commit_s):
+            self._gathered = self._commit(connection, beside, self._gathered)
             committed_at = time.monotonic()
-        self._commit(connection, beside, waiting)
+        self._gathered = self._commit(connection, beside, self._gathered)
 
     def _gather(self, waiting: list[Waiting], until: float) -> bool:
         """Wait for a change, then for more until the next commit is due; False once the store is closing."""
@@ -241,10 +258,14 @@ class Store:
         return []
 
     def _write(self, connection: sqlite3.Connection, beside: Seal, waiting: Sequence[Waiting]) -> None:
+        began = time.perf_counter()
+        self._stuck_since = self._stuck_since or began
         with connection:
             connection.execute("BEGIN IMMEDIATE")
             chain = write(connection, [change for change, _ in waiting], broken=self._broken)
         beside.write(chain)
+        self._stuck_since = None
+        self._on_commit(time.perf_counter() - began)
         for _, done in waiting:
             if not done.done():
                 done.set_result(None)

@@ -20,12 +20,10 @@ from pnl.views.verdict import notice_texts, rendered
 from pnl.web.access import is_this_machine, read_password
 from pnl.web.headers import ProtectiveHeaders
 from pnl.web.login import Login, LoginHandler, LogoutHandler, cookie_settings
+from pnl.web.ops import HERE, LIMITS, OPS, Health, Refusal, served_engine
 from pnl.web.static import compress_static
 
-HERE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 LONGEST_MESSAGE = 1 << 20
-LONGEST_BODY = 1 << 16
-IDLE_S = 75.0
 MOST_WAITING = 30
 BURST_S = 2  # longer than it takes from the question until Bokeh counts the page
 PATIENCE_S = 5
@@ -68,11 +66,7 @@ class GuardedServer(HTTPServer):
             GuardedServer.is_serving = True
             settings, login = _settings_and_login()
             request_callback = Gate(request_callback, settings, login)
-            options |= {
-                "xheaders": settings.behind_proxy,
-                "max_body_size": LONGEST_BODY,
-                "idle_connection_timeout": IDLE_S,
-            }
+            options |= {"xheaders": settings.behind_proxy, **LIMITS}
         super().initialize(request_callback, **options)
 
 
@@ -112,6 +106,7 @@ class Gate(Router):
             self._refused(request)
             or self._answered_here(request)
             or self._kept_out(request)
+            or self._measured(request)
             or self._put_off(request)
             or self._app.find_handler(_without_secrets(request))
         )
@@ -131,7 +126,7 @@ class Gate(Router):
 
     def _answered_here(self, request: HTTPServerRequest) -> HTTPMessageDelegate | None:
         home = self._app.prefix
-        path = request.path.removeprefix(home)
+        path = self._path(request)
         if path == "/healthz":
             return self._handled(request, Health)
         if self._login is not None and path == "/login":
@@ -148,11 +143,23 @@ class Gate(Router):
             return self._handled(request, Refusal, status=HTTPStatus.FORBIDDEN, text=text)
         if self._login is None or self._login.knows(request):
             return None
+        if self._path(request) in OPS:  # a program asks, which reads no form
+            text = "Log in first. A program asks without a password on PNL_METRICS_PORT of the dashboard's machine.\n"
+            return self._handled(request, Refusal, status=HTTPStatus.FORBIDDEN, text=text)
         if request.method in {"GET", "HEAD"} and "Upgrade" not in request.headers:
             return self._handled(request, AskToLogIn, at=f"{self._app.prefix}/login")
         return self._handled(request, Refusal, status=HTTPStatus.FORBIDDEN, text="Log in first.\n")
 
+    def _measured(self, request: HTTPServerRequest) -> HTTPMessageDelegate | None:
+        handler = OPS.get(self._path(request))
+        return None if handler is None else self._handled(request, handler, engine=served_engine)
+
+    def _path(self, request: HTTPServerRequest) -> str:
+        return request.path.removeprefix(self._app.prefix)
+
     def _put_off(self, request: HTTPServerRequest) -> HTTPMessageDelegate | None:
+        """A page that was asked for and never opened costs memory until it is forgotten: so many may, and no more."""
+        path = self._path(request).rstrip("/")
         """Each page costs memory, also one that was never opened until it is forgotten: so many may be, and no more."""
         path = request.path.removeprefix(self._app.prefix).rstrip("/")
         if path not in self._app.app_paths:
@@ -206,24 +213,6 @@ def _sign_sessions(app: BokehTornado) -> None:
         raise RuntimeError("this version of Bokeh cannot be made to sign its sessions")
 
 
-class Refusal(RequestHandler):
-    """Says no, and why."""
-
-    def initialize(self, status: HTTPStatus, text: str) -> None:
-        """Tornado's own way to hand things in."""
-        self._status = status
-        self._text = text
-
-    def prepare(self) -> None:
-        """Answer before any method is looked at."""
-        self.set_status(self._status)
-        self.set_header("Content-Type", "text/plain; charset=UTF-8")
-        self.finish(self._text)
-
-    def check_xsrf_cookie(self) -> None:
-        """There is nothing to protect."""
-
-
 class Later(RequestHandler):
     """Asks for patience, and says why; the page comes back by itself."""
 
@@ -239,18 +228,6 @@ class Later(RequestHandler):
 
     def check_xsrf_cookie(self) -> None:
         """There is nothing to protect."""
-
-
-class Health(RequestHandler):
-    """The process lives; shows nothing else, so anybody who may ask at all may ask for it."""
-
-    def get(self) -> None:
-        """As cheap as an answer can be: pages ask every second."""
-        self.set_header("Content-Type", "text/plain")
-        self.set_header("Cache-Control", "no-store")
-        self.finish("ok")
-
-    head = get
 
 
 class AskToLogIn(RequestHandler):
