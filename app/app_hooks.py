@@ -20,6 +20,8 @@ from pnl.views.fills import FillPages
 from pnl.web.gate import guard, require_guard
 from pnl.web.ops import port_of, serve_ops, served_engine
 
+TURNS = 4
+
 log = logging.getLogger("pnl.app")
 guard()
 
@@ -37,11 +39,13 @@ def on_server_loaded(context: Any) -> None:
             engine.model,
             settings.zone,
             source_classes(),
+            metrics=engine.metrics,
             tables=fills.newest,
             flush_ms=settings.flush_ms,
             flush_changes=settings.flush_changes,
         )
         shared["drawing"] = Drawing(settings.timezone)
+        shared["turns"] = asyncio.Semaphore(TURNS)
         engine.metrics.watch("pnl_connected_clients", lambda: {(): hub.session_count})
         engine.metrics.watch("pnl_sessions", lambda: {(): len(context.sessions)})
         shared["ops"] = serve_ops(port_of(settings), served_engine)

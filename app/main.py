@@ -45,6 +45,8 @@ def dashboard(shared: Mapping[str, Any]) -> Dashboard:
         polls={name: source.poll_s for name, source in engine.model.sources.items()},
         is_demo=engine.is_demo,
         is_simulated=engine.settings.is_simulated,
+        checklist=engine.metrics.checklist,
+        turns=shared["turns"],
     )
 
 

@@ -121,7 +121,7 @@ class Settings(BaseSettings):
         "beside it. Minutes are kept for ever.",
     )
     commit_ms: int = Field(
-        100, ge=0, le=60_000, description="Least milliseconds between two commits; the first is made at once."
+        20, ge=0, le=60_000, description="Least milliseconds between two commits; the first is made at once."
     )
     flush_ms: int = Field(
         100, ge=0, le=60_000, description="Least milliseconds between two messages to a page; the first goes at once."

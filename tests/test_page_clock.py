@@ -26,7 +26,7 @@ REFUSED = "() => Promise.reject(new TypeError('Failed to fetch'))"
 GATEWAY = "() => Promise.resolve(new Response('', {status: 502}))"
 AFTER_A_SECOND = "() => new Promise((done) => setTimeout(() => done(new Response('ok')), 1000))"
 AT_ONCE_AND_BEHIND = """() => Promise.resolve(new Response("ok", {
-    headers: {Date: new Date(Date.now() - %d).toUTCString()}}))"""
+    headers: {"Now-Ms": String(Date.now() - %d)}}))"""
 
 
 def texts(**changes):

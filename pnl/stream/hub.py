@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, tzinfo
+from datetime import tzinfo
 from typing import Any
 
 from bokeh.core.serialization import ObjectRefRep, Serializer
@@ -19,8 +19,10 @@ from bokeh.models import ColumnDataSource
 from bokeh.server.connection import ServerConnection
 from param.parameterized import Event
 
+from pnl.metrics import Metrics
 from pnl.model import PnLModel
-from pnl.records import Snapshot
+from pnl.records import Snapshot, Trace
+from pnl.stream.delivery import Deliveries
 from pnl.stream.present import Columns, Line, Present, day_columns, patch
 from pnl.stream.texts import fields_of
 from pnl.stream.wire import DAYS, FIELDS, LINE, Encoder, Letter, connections_of, is_free, is_in_use, session_of, with_id
@@ -30,6 +32,9 @@ log = logging.getLogger(__name__)
 FLUSH_MS = 100
 FLUSH_CHANGES = 100
 AGAIN_S = 0.01
+
+type Letters = dict[Present | None, Letter | None]
+"""What pages lack that show a present; None: nothing, or everything for those of which nobody knows what they show."""
 
 
 class Followed(ColumnDataSource):
@@ -100,6 +105,7 @@ class Hub:
         model: Whose snapshots are shown.
         zone: The reporting time zone.
         sources: The names of all sources that there may be.
+        metrics: Told of what is sent.
         tables: More texts by name, always the same names: asked for whenever texts are sent, so it should be quick.
         flush_ms: Changes go out at once, but no more often than this; the newest text wins, and every point stays.
         flush_changes: So many snapshots do not wait any longer.
@@ -111,6 +117,7 @@ class Hub:
         zone: tzinfo,
         sources: Iterable[str],
         *,
+        metrics: Metrics | None = None,
         tables: Callable[[], dict[str, str]] = dict,
         flush_ms: float = FLUSH_MS,
         flush_changes: int = FLUSH_CHANGES,
@@ -132,6 +139,8 @@ class Hub:
         self._behind: set[Page] = set()
         self._retry: asyncio.TimerHandle | None = None
         self._encoder = Encoder()
+        self._metrics = metrics or Metrics()
+        self.deliveries = Deliveries(self._metrics)
         model.param.watch(self._on_snapshot, "snapshot")
 
     @property
@@ -187,6 +196,7 @@ class Hub:
         days = day_columns(self._model.day_totals(self._zone))
         if days != self.present.days:
             self._show(replace(self.present, days=days))
+            self._metrics.broadcast("days")
         for page in self._pages.values():
             page.on_records()
 
@@ -201,20 +211,28 @@ class Hub:
         """Send what waits."""
         if self._timer is not None:
             self._timer.cancel()
-        newest = {} if self._newest is None else fields_of(self._newest)
-        texts = self.fields | newest | self._tables()
-        t0 = datetime.now(UTC).timestamp() * 1000
+        t0 = time.time() * 1000
         line = self.present.line.with_points(self._points, self._zone, t0=t0)
         self._timer, self._points, self._changes, self._flushed_at = None, [], 0, time.monotonic()
-        self._show(replace(self.present, texts=tuple(texts[name] for name in self.names), line=line))
+        trace = Trace() if self._newest is None else self._newest.trace
+        self._show(replace(self.present, texts=self._texts(), line=line), trace)
+        self.deliveries.sent(t0, trace)
 
-    def _show(self, present: Present) -> None:
-        self.present = present
-        self._send(self._pages.values())
+    def _texts(self) -> tuple[str, ...]:
+        newest = {} if self._newest is None else fields_of(self._newest)
+        texts = self.fields | newest | self._tables()
+        return tuple(texts[name] for name in self.names)
 
-    def _send(self, pages: Iterable[Page]) -> None:
+    def _show(self, present: Present, trace: Trace | None = None) -> None:
+        shown, self.present = self.present, present
+        letters: Letters = {}
+        self._letter(shown, letters)
+        if trace is not None:
+            trace.encoded = time.perf_counter()
+        self._send(self._pages.values(), letters)
+
+    def _send(self, pages: Iterable[Page], letters: Letters) -> None:
         """Bring pages to the present; what several of them lack is encoded once."""
-        letters: dict[Present | None, Letter | None] = {}
         for page in list(pages):
             try:
                 is_there = self._bring(page, letters)
@@ -230,9 +248,9 @@ class Hub:
     def _try_again(self) -> None:
         behind = [page for page in self._behind if page.document in self._pages]
         self._behind, self._retry = set(), None
-        self._send(behind)
+        self._send(behind, {})
 
-    def _bring(self, page: Page, letters: dict[Present | None, Letter | None]) -> bool:
+    def _bring(self, page: Page, letters: Letters) -> bool:
         """Bring a page to the present, if it has the document already; False if it cannot be written to now."""
         session = session_of(page.document)
         if session is None or not (listeners := connections_of(session)):
@@ -247,7 +265,7 @@ class Hub:
             page.shown = self.present
         return True
 
-    def _letter(self, shown: Present | None, letters: dict[Present | None, Letter | None]) -> Letter | None:
+    def _letter(self, shown: Present | None, letters: Letters) -> Letter | None:
         if shown not in letters:
             lacks = patch(shown, self.present)
             letters[shown] = self._encoder.encode(lacks) if lacks else None

@@ -15,11 +15,15 @@ from bokeh.models import CustomJS
 from bokeh.server.views.static_handler import StaticHandler
 
 from pnl.history.client import History
+from pnl.metrics import Checklist
 from pnl.stream import Hub, Live
+from pnl.stream.delivery import Seen, every_s
+from pnl.stream.wire import with_id
 from pnl.views.drawing import Drawing
 from pnl.views.fills import PAGE_ROWS, FillPages
 from pnl.views.history import instant_html, period_html
 from pnl.views.past import Past, Wish
+from pnl.views.timings import checklist_fields, timing_fields
 from pnl.views.verdict import asset, notice_texts, templates, verdict_html
 
 BEGIN = "window.pnl.begin()"
@@ -40,6 +44,8 @@ class Dashboard:
         polls: Seconds between two polls, by source; one that is missing is never called late by the page itself.
         is_demo: Made-up numbers from the built-in simulator.
         is_simulated: Made-up numbers from a simulator elsewhere on this machine.
+        checklist: How long each step from an answer to a pixel takes.
+        turns: For pages that ask the history, see `Past`.
     """
 
     hub: Hub
@@ -51,6 +57,8 @@ class Dashboard:
     polls: Mapping[str, float]
     is_demo: bool
     is_simulated: bool
+    checklist: Checklist
+    turns: asyncio.Semaphore
 
     def build(self, document: Document) -> None:
         """Make a session's document its page, which follows from when it is there until it is closed."""
@@ -61,15 +69,19 @@ class Dashboard:
             zone=self.zone,
             sources=self.polls,
             fills=self.fills.page,
+            timings=self._timings,
+            turns=self.turns,
             wish=_wish(),
         )
-        sources = (*live.sources, *past.models)
+        seen = with_id(Seen, "seen")
+        sources = (*live.sources, *past.models, seen)
         with document.models.freeze():  # or each root has all of them counted anew
             for root in (*sources, *self.drawing.roots()):
                 document.add_root(root)
         document.template = templates.get_template("page.html")
         document.template_variables.update(self._texts(past), sources=[source.id for source in sources])
         self._follow(document, live, past)
+        self._hear(seen)
 
     def _texts(self, past: Past) -> dict[str, Any]:
         fields = self.hub.fields
@@ -85,9 +97,22 @@ class Dashboard:
             "page_rows": PAGE_ROWS,
             "zone": self.zone,
             "late_ms": int(self.late_s * 1000),
+            "report_ms": int(every_s(self.hub.session_count) * 1000),
             "is_demo": self.is_demo,
             "is_simulated": self.is_simulated,
         }
+
+    def _timings(self) -> Mapping[str, str]:
+        zone = ZoneInfo(self.zone)
+        return timing_fields(self.history.queries, zone) | checklist_fields(self.checklist)
+
+    def _hear(self, seen: Seen) -> None:
+        loop = asyncio.get_running_loop()
+
+        def heard(_name: str, _old: str, said: str) -> None:
+            loop.call_soon_threadsafe(self.hub.deliveries.hear, said)
+
+        seen.on_change("report", heard)
 
     def _follow(self, document: Document, live: Live, past: Past) -> None:
         document.js_on_event("document_ready", CustomJS(code=BEGIN))

@@ -24,12 +24,12 @@ from pnl.stream import LINE_POINTS, changed
 from pnl.stream.wire import connections_of, is_in_use, session_of, with_id
 from pnl.views.answers import Point, Stretch, ends, period, stretch
 from pnl.views.equity import NAMES
-from pnl.views.period import Period, instant_fields, parse_instant, period_fields, range_text, timing_fields
+from pnl.views.period import Period, instant_fields, parse_instant, period_fields, range_text
 
 DEFAULT = "all"
 AGAIN_S = 0.005
 LONGEST_TEXT = 100
-TEXTS = ("range.error", "at", "at.error", "step", "error", "rebuilt", "live", "timings", "slow", "fills")
+TEXTS = ("range.error", "at", "at.error", "step", "error", "rebuilt", "live", "timings", "slow", "checklist", "fills")
 UNITS = {"s": "s", "m": "min", "h": "h", "d": "day", "w": "week", "mo": "month"}
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,8 @@ class Past:
         zone: The reporting time zone, by name.
         sources: The sources that are configured; what only others could know is unknown.
         fills: The rows of a page of the table of fills; the newest page is not of the past.
+        timings: The texts of the performance panel.
+        turns: How many pages may ask at once: a record that came concerns all of them, and the numbers go first.
         wish: What to begin with, as somebody typed it; what makes no sense in it is said and not taken.
     """
 
@@ -82,6 +84,8 @@ class Past:
         zone: str,
         sources: Collection[str] = (),
         fills: Callable[[int], str] | None = None,
+        timings: Callable[[], Mapping[str, str]] = dict,
+        turns: asyncio.Semaphore | None = None,
         wish: Wish | None = None,
     ) -> None:
         self.steps = with_id(ColumnDataSource, "steps", data={name: [] for name in NAMES})
@@ -92,6 +96,8 @@ class Past:
         self._zone = ZoneInfo(zone)
         self._sources = tuple(sources)
         self._fills = fills
+        self._timings = timings
+        self._turns = turns or asyncio.Semaphore()
         self._document: Document | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -148,7 +154,8 @@ class Past:
         while self._is_due and self._is_heard():
             self._is_due = False
             try:
-                await self.load()
+                async with self._turns:
+                    await self.load()
             except _Gone:
                 return
             except Exception:
@@ -168,9 +175,9 @@ class Past:
             error = str(trouble)
             if self._figures_of != range_.name:  # another range's figures would be taken for this one's
                 await self._say(self._figures(Period(), range_))
-        timings = timing_fields(self._history.queries, self._zone) if wish.timings else {}
+        timings = self._timings() if wish.timings else {}
         fills = self._fills(wish.fills) if self._fills and wish.fills > 0 else ""
-        await self._say({"past.error": error, "past.fills": fills, **timings})
+        await self._say({"past.error": error, "past.fills": fills} | dict(timings))
 
     async def _load_instant(self, text: str) -> None:
         moment = parse_instant(text, zone=self._zone, now=datetime.now(UTC))

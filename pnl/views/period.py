@@ -1,12 +1,11 @@
 """The texts about a period or an instant of the past: its figures beside those of the period before, what was shown."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 
 from pnl.history.client import Booked, Drawdowns
-from pnl.history.monitor import QueryMonitor
 from pnl.history.ranges import Range
 from pnl.records import CENT, Snapshot, money
 from pnl.stream import fields_of
@@ -16,8 +15,6 @@ NAMES = ("net", "trading", "fees", "costs", "revenue", "open")
 SOURCE_OF = {"trading": "kalshi", "fees": "kalshi", "open": "kalshi", "costs": "anthropic", "revenue": "john"}
 SIGNED = ("net", "trading", "open")
 INSTANT = ("net", "trading", "fees", "costs", "revenue", "equals")
-KEPT_SLOW = 10
-LONGEST_STATEMENT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,26 +132,3 @@ def _length(length: timedelta) -> str:
     if minutes < 120:  # noqa: PLR2004 - two hours
         return f"{minutes} min"
     return f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} days"  # noqa: PLR2004 - two days
-
-
-def timing_fields(queries: QueryMonitor, zone: tzinfo) -> Mapping[str, str]:
-    """The texts of the performance panel: a line for each row of its tables, cells separated by tabs."""
-    timings = queries.timings().items()
-    cells = [
-        (kind, f"{took.count:,}", *(f"{ms:,.1f}" for ms in (took.p50_ms, took.p95_ms, took.p99_ms, took.max_ms)))
-        for kind, took in timings
-    ]
-    slow = [
-        (f"{said.at.astimezone(zone):%H:%M:%S}", said.kind, f"{said.took_ms:,.0f}", _short(said.statement))
-        for said in reversed(list(queries.slow)[-KEPT_SLOW:])
-    ]
-    return {"past.timings": _lines(cells), "past.slow": _lines(slow)}
-
-
-def _short(statement: str) -> str:
-    text = " ".join(statement.split())
-    return text if len(text) <= LONGEST_STATEMENT else f"{text[:LONGEST_STATEMENT]}…"
-
-
-def _lines(rows: Iterable[tuple[str, ...]]) -> str:
-    return "\n".join("\t".join(cells) for cells in rows)

@@ -22,9 +22,15 @@
   let isAsking = false;
   let leftMs = LEAVE_MS;
   let offMs = 0; // how far this clock is ahead of the server's
+  let quickestMs = Infinity; // of the answers that told the server's time
+  let exactOffMs = 0; // as far as the quickest of them tells
+  let reportedAt = -Infinity;
+  let seen = null; // the model that carries a report to the server
+  let line = null;
   let isCut = false;
   const all = (selector) => document.querySelectorAll(selector);
   const now = () => Date.now() - offMs;
+  const clockMs = () => performance.timeOrigin + performance.now(); // to a fraction
 
   function age(at) {
     const s = Math.max(0, (now() - at) / 1000);
@@ -104,8 +110,8 @@
         signal: AbortSignal.timeout(ANSWER_MS),
       });
       await answer.text(); // what nobody reads never ends
-      const isPrompt = performance.now() - askedAt < AGAIN_MS;
-      if (isPrompt) compareClocks(Date.parse(answer.headers.get("Date")));
+      const tookMs = performance.now() - askedAt;
+      if (tookMs < AGAIN_MS) compareClocks(Number(answer.headers.get("Now-Ms")), tookMs);
       if (answer.status < 500) hear(); // a gateway in front of a dead server answers too
     } catch { /* no answer: the silence goes on */ }
     isAsking = false;
@@ -113,9 +119,26 @@
   }
 
   // Ages are of the server's making: a computer whose clock is off by more than a glance must not call them stale.
-  function compareClocks(serverMs) {
-    const aheadMs = Date.now() - serverMs - 500; // the header counts whole seconds
-    if (serverMs) offMs = Math.abs(aheadMs) > CLOCK_OFF_MS ? aheadMs : 0;
+  function compareClocks(serverMs, tookMs) {
+    if (!serverMs) return;
+    const aheadMs = Date.now() - tookMs / 2 - serverMs;
+    offMs = Math.abs(aheadMs) > CLOCK_OFF_MS ? aheadMs : 0;
+    if (tookMs > quickestMs) return;
+    quickestMs = tookMs;
+    exactOffMs = clockMs() - tookMs / 2 - serverMs;
+  }
+
+  // Now and then the server is told when a point came and when it stood on the screen.
+  function report() {
+    const everyMs = Number(document.querySelector(".pnl").dataset.reportMs);
+    if (!seen || document.hidden || performance.now() - reportedAt < everyMs) return;
+    reportedAt = performance.now();
+    const serversMs = () => clockMs() - exactOffMs;
+    const received = serversMs();
+    requestAnimationFrame(() => setTimeout(() => {
+      const t0 = line.data.t0.at(-1);
+      seen.report = JSON.stringify({ t0, received, painted: serversMs() });
+    }));
   }
 
   function hear() {
@@ -175,10 +198,12 @@
     const source = (name) => page.get_model_by_id(`pnl-${name}`);
     const fields = source("fields");
     paint(fields);
+    [seen, line] = [source("seen"), source("line")];
     const plot = page.roots().find((root) => root.name === "equity");
-    window.pnl.past.begin({ asked: source("asked"), texts: source("past"), line: source("line"), figure: plot });
+    window.pnl.past.begin({ asked: source("asked"), texts: source("past"), line, figure: plot });
     fields.patching.connect(() => {
       paint(fields);
+      report();
       window.pnl.past.count();
     });
   }
