@@ -351,6 +351,18 @@ async def test_no_more_pages_are_open_than_may_be(client, monkeypatch):
     assert "As many pages as this dashboard may show are open." in said
 
 
+async def test_pages_that_were_opened_and_closed_keep_nobody_out(client):
+    """A room full of people who load the page anew is no attack."""
+    async with serving() as (address, app):
+        while len(app.get_sessions("/app")) <= MOST_WAITING:
+            async with client.get(f"{address}/app") as answer:
+                if answer.status != 200:  # too many in two seconds
+                    continue
+                token = TOKEN.search(await answer.text())[1]
+            async with client.ws_connect(f"{address}/app/ws", protocols=("bokeh", token)) as websocket:
+                await websocket.receive()
+
+
 async def test_pages_that_nobody_opens_are_bounded(client, address):
     """Also when all of them are asked for at once; one that is opened makes room for another."""
     token = await token_of(client, address)

@@ -30,6 +30,7 @@ JOINING_S = 5.0
 REST_S = 2.0
 JOIN_S = 60.0
 JOIN_EACH_S = 2.0
+BESIDE = 10
 FILES_APIECE = 2
 FILES_BESIDE = 256
 MEGABYTE = 1 << 20
@@ -118,6 +119,7 @@ class Load:
             venue = await opened.enter_async_context(simulator(self._folder, "pnl.bench.load_venue"))
             settings = venue | {
                 "PNL_KALSHI_POLL_S": f"{1 / self._rate:g}",
+                "PNL_MAX_SESSIONS": str(self._sessions + join + BESIDE),
                 "PNL_COMMIT_MS": f"{500 / self._rate:.0f}",  # less than a poll, else commits set the pace
             }
             log = self._folder / "server.log"

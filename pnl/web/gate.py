@@ -3,12 +3,14 @@
 import re
 import time
 from collections import deque
+from contextlib import suppress
 from http import HTTPStatus
 from secrets import token_bytes
 from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 from bokeh.server.tornado import BokehTornado
+from bokeh.util.token import get_session_id
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest
 from tornado.routing import Router
@@ -90,6 +92,7 @@ class Gate(Router):
         self._app = app
         self._login = login
         self._asked_at: deque[float] = deque(maxlen=MOST_WAITING)
+        self._opened: set[str] = set()
         self._hosts = HERE | settings.hosts
         self._most_sessions = settings.max_sessions
         self._is_for_all_machines = settings.behind_proxy or login is not None
@@ -102,6 +105,7 @@ class Gate(Router):
 
     def find_handler(self, request: HTTPServerRequest, **_kwargs: Any) -> HTTPMessageDelegate:
         """The refusal that applies first, else an answer of the gate's own, else the dashboard's."""
+        self._note_opening(request)
         return (
             self._refused(request)
             or self._answered_here(request)
@@ -169,11 +173,21 @@ class Gate(Router):
         if len(sessions) >= self._most_sessions:
             return self._handled(request, Later, text="As many pages as this dashboard may show are open.")
         is_burst = len(self._asked_at) == MOST_WAITING and now - self._asked_at[0] < BURST_S
-        unopened = sum(not session.connection_count for session in sessions)
-        if is_burst or unopened >= MOST_WAITING:
+        self._opened &= {session.id for session in sessions}
+        if is_burst or len(sessions) - len(self._opened) >= MOST_WAITING:
             return self._handled(request, Later, text="Many pages were asked for and not opened yet.")
         self._asked_at.append(now)
         return None
+
+    def _note_opening(self, request: HTTPServerRequest) -> None:
+        """Take note of a page whose websocket is asked for: one that is closed later was no page that nobody opens."""
+        path = request.path.removeprefix(self._app.prefix).removesuffix("/ws")
+        if path == request.path or path not in self._app.app_paths:
+            return
+        _, _, token = request.headers.get("Sec-WebSocket-Protocol", "").partition(",")
+        with suppress(ValueError, LookupError, TypeError):  # whoever's: what is no token is refused where it is checked
+            asked = get_session_id(token.strip())
+            self._opened |= {asked} & {session.id for session in self._app.get_sessions(path)}
 
     def _handled(self, request: HTTPServerRequest, handler: type[RequestHandler], **given: Any) -> HTTPMessageDelegate:
         return self._app.get_handler_delegate(request, handler, given)
