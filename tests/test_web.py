@@ -24,8 +24,9 @@ from tornado.web import RequestHandler
 from pnl.config import load_settings
 from pnl.errors import ConfigError
 from pnl.web.access import read_password, serving_advice
-from pnl.web.gate import LONGEST_BODY, LONGEST_MESSAGE, MOST_WAITING, GuardedServer, require_guard
+from pnl.web.gate import LONGEST_MESSAGE, MOST_WAITING, GuardedServer, require_guard
 from pnl.web.login import ADDRESSES, COOKIE, Login, Throttle, path_here
+from pnl.web.ops import LIMITS
 
 PASSWORD = "correct horse battery"
 TOKEN = re.compile(r'"token":"([^"]+)"')
@@ -327,8 +328,8 @@ async def test_the_key_of_whoever_serves_is_kept():
 
 async def test_requests_and_messages_are_bounded(client, address):
     """None of them is taken in whole before it is refused."""
-    assert await status(client, f"{address}/secret", method="POST", data=b"x" * (LONGEST_BODY + 1)) == 400
-    assert await status(client, f"{address}/secret", method="POST", data=b"x" * LONGEST_BODY) == 200
+    assert await status(client, f"{address}/secret", method="POST", data=b"x" * (LIMITS["max_body_size"] + 1)) == 400
+    assert await status(client, f"{address}/secret", method="POST", data=b"x" * LIMITS["max_body_size"]) == 200
     token = await token_of(client, address)
     async with client.ws_connect(f"{address}/app/ws", protocols=("bokeh", token)) as websocket:
         await websocket.send_bytes(b"x" * (LONGEST_MESSAGE + 1))

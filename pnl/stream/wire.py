@@ -7,6 +7,7 @@ Bokeh's own `send_message` takes the message: slower, and right.
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,7 +27,7 @@ from bokeh.protocol.message import Message
 from bokeh.server.connection import ServerConnection
 from bokeh.server.session import ServerSession
 from bokeh.server.views.ws import WSHandler
-from tornado.iostream import StreamClosedError
+from tornado.iostream import IOStream, StreamClosedError
 from tornado.websocket import WebSocketProtocol13
 
 from pnl.stream.present import LINE_POINTS, Patch
@@ -85,14 +86,22 @@ class Letter:
         """Write the message to a socket that can take it, see `is_free`; one that breaks meanwhile is cleared away."""
         socket: Any = connection._socket  # noqa: SLF001
         if _takes_frames(socket):
-            try:
-                socket.ws_connection.stream.write(self.frames)
-            except StreamClosedError:
-                return  # Tornado tells the session
+            _put(socket.ws_connection.stream, self.frames)
         else:
             task = asyncio.ensure_future(connection.send_message(self.message))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
+
+
+def _put(stream: IOStream, frames: bytes) -> None:
+    """What `stream.write` does, without a future for each of a thousand pages; it takes over what is left."""
+    sent = 0
+    if stream.socket is not None and type(stream) is IOStream:
+        with suppress(OSError):  # which it meets again
+            sent = stream.socket.send(frames)
+    with suppress(StreamClosedError):  # Tornado tells the session
+        if sent < len(frames):
+            stream.write(frames[sent:])
 
 
 def _frame(text: str) -> bytes:
