@@ -9,23 +9,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import tzinfo
-from typing import Any
 
-from bokeh.core.serialization import ObjectRefRep, Serializer
 from bokeh.document import Document
-from bokeh.models import ColumnDataSource
-from bokeh.server.connection import ServerConnection
 from param.parameterized import Event
 
 from pnl.metrics import Metrics
 from pnl.model import PnLModel
 from pnl.records import Snapshot, Trace
 from pnl.stream.delivery import Deliveries
-from pnl.stream.present import Columns, Line, Present, day_columns, patch
+from pnl.stream.live import Live, Page
+from pnl.stream.present import Line, Present, day_columns, patch
 from pnl.stream.texts import fields_of
-from pnl.stream.wire import DAYS, FIELDS, LINE, Encoder, Letter, connections_of, is_free, is_in_use, session_of, with_id
+from pnl.stream.wire import Encoder, Letter, connections_of, is_free, is_in_use, session_of
 
 log = logging.getLogger(__name__)
 
@@ -35,67 +32,6 @@ AGAIN_S = 0.01
 
 type Letters = dict[Present | None, Letter | None]
 """What pages lack that show a present; None: nothing, or everything for those of which nobody knows what they show."""
-
-
-class Followed(ColumnDataSource):
-    """A source of a page whose columns are the hub's, read when somebody asks for its document."""
-
-    def show(self, columns: Callable[[], Columns]) -> None:
-        """Have these columns from now on."""
-        self._columns = columns
-
-    def to_serializable(self, serializer: Serializer) -> ObjectRefRep:
-        """A plain column source with the columns of now."""
-        serializer.add_ref(self, self.ref)
-        attributes = {"name": self.name, "data": serializer.encode(dict(self._columns()))}
-        return ObjectRefRep(type="object", name="ColumnDataSource", id=self.id, attributes=attributes)
-
-
-class Live:
-    """The sources of one session's document, which follow a hub."""
-
-    def __init__(self, hub: "Hub") -> None:
-        self.pulled: Present | None = None
-        self.pulls = 0
-        self._hub = hub
-        self.fields, self.line, self.days = (with_id(Followed, name) for name in (FIELDS, LINE, DAYS))
-        self.fields.show(self._begin)
-        self.line.show(lambda: self._now().line.columns)
-        self.days.show(lambda: self._now().days)
-
-    @property
-    def sources(self) -> tuple[Followed, Followed, Followed]:
-        """In the order in which they have to stand in the document, before everything that refers to them."""
-        return self.fields, self.line, self.days
-
-    def _begin(self) -> dict[str, Any]:
-        """The texts come first in a document: all of it is of this moment."""
-        self.pulled = self._hub.present
-        self.pulls += 1
-        return {"name": list(self._hub.names), "text": list(self.pulled.texts)}
-
-    def _now(self) -> Present:
-        return self.pulled or self._hub.present
-
-
-@dataclass(eq=False)
-class Page:
-    """A session that follows, and what its page shows: None while nobody knows."""
-
-    document: Document
-    live: Live
-    on_records: Callable[[], None]
-    shown: Present | None = None
-    pulls: int = 0
-    listeners: frozenset[ServerConnection] = field(default_factory=frozenset)
-
-    def look(self, listeners: frozenset[ServerConnection]) -> None:
-        """Notice who listens, and who asked for the document; only the first to do either leaves no doubt."""
-        if (listeners, self.live.pulls) == (self.listeners, self.pulls):
-            return
-        is_first = self.pulls == 0 and self.live.pulls == 1 and len(listeners) == 1
-        self.shown = self.live.pulled if is_first else None
-        self.listeners, self.pulls = listeners, self.live.pulls
 
 
 class Hub:
@@ -162,7 +98,7 @@ class Hub:
 
     def live(self) -> Live:
         """The sources for a new session's document."""
-        return Live(self)
+        return Live(self.names, lambda: self.present)
 
     def join(self, document: Document, live: Live, on_records: Callable[[], None]) -> None:
         """Let a session follow, from when its page has the document.
