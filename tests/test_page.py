@@ -60,6 +60,19 @@ async def test_the_terms_of_the_equation_add_up_to_the_number(browser, demo):
     assert abs(total - cents["net"]) <= 2
 
 
+async def test_the_way_from_an_answer_to_the_pixel_is_measured_step_by_step(browser, demo):
+    """By this very page: no row stays without a figure."""
+    async with visit(browser, demo) as page:
+        await number_moves(page)
+        await page.locator(".timings summary").click()
+        rows = page.locator('[data-rows="past.checklist"] tr')
+        await expect(rows).to_have_count(11)
+
+        await expect(rows.filter(has_text="not measured yet")).to_have_count(0, timeout=60_000)
+        await expect(rows.filter(has_text="Browser render")).to_contain_text("< 50")
+        assert page.troubles == []
+
+
 async def test_it_fits_a_phone(browser, demo):
     """At 390 px nothing sticks out."""
     async with visit(browser, demo, width=390) as page:

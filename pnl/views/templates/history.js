@@ -3,6 +3,7 @@
   "use strict";
   const SETTLED_MS = 150; // a drag that goes on asks for nothing
   const AGAIN_MS = 60000; // "today" ends, and the live line drops its oldest points
+  const TIMINGS_MS = 5000; // while somebody looks at them
   const DEFAULT = "all";
 
   let asked = null; // the model that carries a wish to the server, once the page is there
@@ -201,6 +202,7 @@
     document.addEventListener("visibilitychange", () => document.hidden || ask({}));
     one(".timings").addEventListener("toggle", () => ask({}));
     setInterval(() => document.hidden || ask({}), AGAIN_MS);
+    setInterval(() => document.hidden || !one(".timings").open || ask({}), TIMINGS_MS);
   });
   addEventListener("popstate", returnTo);
   window.pnl.past = { begin, count };
