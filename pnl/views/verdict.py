@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -25,6 +26,7 @@ templates = Environment(
 TITLES = {"kalshi": "Kalshi", "anthropic": "Anthropic", "john": "Deals"}
 
 
+@cache
 def asset(name: str) -> Markup:
     """A style sheet or script of the page, to stand in it as it is."""
     return Markup(files("pnl.views").joinpath("templates", name).read_text("utf-8"))  # noqa: S704 - our own file
