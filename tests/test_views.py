@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
+from bokeh.document import Document
 from bokeh.models import ColumnDataSource
 
 from pnl.errors import HistoryDown, HistoryError
@@ -16,8 +17,9 @@ from pnl.history.client import Bars, Booked, Drawdowns
 from pnl.history.monitor import QueryMonitor
 from pnl.model import PnLModel
 from pnl.records import Fill, Mark, Reading, Snapshot, State
-from pnl.stream import fields_of
+from pnl.stream import Hub, fields_of
 from pnl.views import DaysView, FillsView, HistoryView, LineView, VerdictView
+from pnl.views.drawing import Drawing
 from pnl.views.equity import NAMES, Edges, equity_columns, moment_of
 from pnl.views.fills import PAGE_ROWS, FillPages, fills_frame
 from pnl.views.history import instant_html, period_html
@@ -121,6 +123,29 @@ def test_counts_of_a_source_that_never_answered_are_unknown():
     fields = fields_of(model.put_together())
 
     assert {fields[name] for name in ("trades", "open_trades", "settled")} == {"—"}
+
+
+def document_of(drawing):
+    """What a session's document holds, without a server."""
+    document = Document()
+    live = Hub(PnLModel(), UTC, ("kalshi",)).live()
+    for root in (*live.sources, *past_of(Oracle(bars_of())).models, *drawing.roots()):
+        document.add_root(root)
+    return document
+
+
+def test_plots_that_were_drawn_once_follow_the_sources_of_each_session():
+    """They are read as if they had been built for it, and what a browser does to them stays there."""
+    drawing = Drawing("UTC")
+
+    for read in (Document.from_json(document_of(drawing).to_json(deferred=False)) for _ in range(2)):
+        by_name = {(type(root).__name__, root.name): root for root in read.roots}
+        equity = by_name["Figure", "equity"]
+        sources = {renderer.name: renderer.data_source for renderer in equity.renderers}
+        assert sources["live"] is by_name["ColumnDataSource", "line"]
+        assert by_name["ColumnDataSource", "steps"] in [renderer.data_source for renderer in equity.renderers]
+        assert {name for _, name in by_name} >= {"fields", "days", "past", "asked", "total", "daily"}
+        assert not any(model.syncable for model in equity.references() if model.name in {"equity", "live"})
 
 
 MINUTE = 60_000
