@@ -140,7 +140,7 @@ def test_plots_that_were_drawn_once_follow_the_sources_of_each_session():
 
     for read in (Document.from_json(document_of(drawing).to_json(deferred=False)) for _ in range(2)):
         by_name = {(type(root).__name__, root.name): root for root in read.roots}
-        equity = by_name["Figure", "equity"]
+        equity = by_name["figure", "equity"]
         sources = {renderer.name: renderer.data_source for renderer in equity.renderers}
         assert sources["live"] is by_name["ColumnDataSource", "line"]
         assert by_name["ColumnDataSource", "steps"] in [renderer.data_source for renderer in equity.renderers]
