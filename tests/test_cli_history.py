@@ -137,3 +137,33 @@ def test_a_setting_that_makes_no_sense_stops_before_anything_is_read(folder, mon
     assert isinstance(done.exception, ConfigError)
     assert "PNL_TIMEZONE" in str(done.exception)
     assert folder.exists()
+
+
+@pytest.mark.parametrize("by", ["source", "market", "event", "series", "day", "month"])
+def test_a_period_is_its_parts_to_the_last_digit(folder, by):
+    """The same figures as the page's, for people and as JSON."""
+    done = run("period", "--range", "all", "--by", by, "--json")
+
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert sum(Decimal(part["net_pnl"]) for part in found["parts"]) == Decimal(found["net_pnl"])
+    terms = {name: Decimal(found[name]) for name in ("trading", "fees", "costs", "revenue")}
+    assert terms["trading"] - terms["fees"] - terms["costs"] + terms["revenue"] == Decimal(found["net_pnl"])
+    assert found["before"] is None
+    assert folder.exists()
+
+
+def test_a_period_is_shown_beside_the_one_before_it(folder):
+    """With the deepest falls."""
+    done = run("period", "--range", f"{NOW:%Y-%m}", "--by", "source")
+
+    assert done.exit_code == 0, done.output
+    assert "the one before" in done.stdout
+    assert "Deepest falls" in done.stdout
+    assert folder.exists()
+
+
+def test_a_breakdown_that_there_is_not_is_named(folder):
+    """With those that there are."""
+    assert isinstance(run("period", "--by", "nonsense").exception, HistoryError)
+    assert folder.exists()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from test_engine import next_snapshot, simulated
 
-from pnl.cli import _served_with
+from pnl.cli.serving import _served_with
 from pnl.config import load_settings
 from pnl.engine import Engine
 from pnl.records import Reading, State

@@ -1,0 +1,5 @@
+"""`python -m pnl.cli`."""
+
+from pnl.cli import main
+
+main()
