@@ -26,7 +26,7 @@ from pnl.history.client import Booked, Drawdowns, Fall, Part
 from pnl.history.client import Table as Answered
 from pnl.history.export import CsvWriter, JsonWriter, pieces
 from pnl.history.ranges import HELP, Range, parse_range
-from pnl.records import MONEY_FIELDS, money
+from pnl.records import MICRO, MONEY_FIELDS, money
 
 STARTING_S = 5.0
 
@@ -168,6 +168,7 @@ async def _period(settings: Settings, chosen: Range, by: str | None) -> Found:
 
 
 def _figures(booked: Booked) -> dict[str, str | None]:
+    booked = booked.exact
     return {
         "net_pnl": _text(booked.net_usd),
         "trading": _text(booked.trading_usd),
@@ -201,7 +202,10 @@ def _of_part(part: Part) -> dict[str, str | None]:
 
 
 def _text(usd: Decimal | None) -> str | None:
-    return None if usd is None else f"{usd:f}"
+    if usd is None:
+        return None
+    rounded = usd.quantize(MICRO)
+    return f"{rounded if rounded == usd else usd.normalize():f}"
 
 
 def _shown(usd: str | None) -> str:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -56,6 +56,7 @@ class Booked:
     components: Mapping[str, Decimal]
     open_before_usd: Decimal | None
     open_after_usd: Decimal | None
+    finest_usd: Decimal | None = MICRO
 
     @property
     def trading_usd(self) -> Decimal:
@@ -83,12 +84,18 @@ class Booked:
         return self.trading_usd - self.fees_usd - self.costs_usd + self.revenue_usd
 
     @property
+    def exact(self) -> "Booked":
+        """The same with fractions of a micro-dollar, as bills have them: so parts sum to it."""
+        return replace(self, finest_usd=None)
+
+    @property
     def open_change_usd(self) -> Decimal | None:
         """By how much open P&L grew; what was open before the first snapshot is not known and counts as nothing."""
         return None if self.open_after_usd is None else self.open_after_usd - (self.open_before_usd or ZERO)
 
     def _part(self, component: str) -> Decimal:
-        return self.components.get(component, ZERO).quantize(MICRO)
+        usd = self.components.get(component, ZERO)
+        return usd if self.finest_usd is None else usd.quantize(self.finest_usd)
 
 
 @dataclass(frozen=True, slots=True)
