@@ -6,7 +6,7 @@ import pytest
 from browsing import chromium, opened, require_chromium
 
 from pnl.bench import browser
-from pnl.bench.browser import NoBrowser, Painted, executable, painted, watched
+from pnl.bench.browser import NoBrowser, Painted, executable, painted, shown, watched
 from pnl.bench.pixel import delays, matched, pixel, ratios
 from pnl.errors import PnlError
 
@@ -106,8 +106,10 @@ async def test_a_page_notes_each_new_number_and_each_plot_once_painted():
         before = await painted(page, numbers=2, longest_s=10)
         await page.evaluate("draw()")
         after = await painted(page, numbers=2, plot=True, longest_s=10)
-        with pytest.raises(PnlError, match="did not paint 3 numbers"):
+        with pytest.raises(PnlError, match="did not paint 3 numbers in"):
             await painted(page, numbers=3, longest_s=0.2)
+        with pytest.raises(PnlError, match=r"did not show \.verdict in"):
+            await shown(page, ".verdict", longest_s=0.2)
 
     assert [text for text, _ in after.numbers] == ["$1.00", "-$1,002.50"]
     assert after.began_ms < after.numbers_ms[0] < after.numbers_ms[1] < after.plots_ms[0]

@@ -1,7 +1,7 @@
 """A real browser that looks at a page of this machine, and notes when a number or a plot was painted."""
 
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,18 +86,32 @@ async def watched(context: "BrowserContext", number: str) -> "Page":
     return page
 
 
+async def shown(page: "Page", selector: str, *, longest_s: float) -> None:
+    """Wait until the page shows an element, given by its CSS selector.
+
+    Raises:
+        PnlError: It took too long.
+    """
+    await _in_time(page.wait_for_selector(selector, timeout=longest_s * 1000), page, f"show {selector}", longest_s)
+
+
 async def painted(page: "Page", *, numbers: int, plot: bool = False, longest_s: float) -> Painted:
     """What a watched page has painted, once there are so many numbers, and a plot if one is wanted.
 
     Raises:
         PnlError: It took too long.
     """
-    from playwright.async_api import TimeoutError as TooLong  # noqa: PLC0415 - as above
-
     enough = "([numbers, plots]) => pnlPainted.numbers.length >= numbers && pnlPainted.plots.length >= plots"
-    try:
-        await page.wait_for_function(enough, arg=[numbers, int(plot)], polling=LOOK_MS, timeout=longest_s * 1000)
-    except TooLong:
-        raise PnlError(f"{page.url} did not paint {numbers} numbers in {longest_s:g} s") from None
+    waiting = page.wait_for_function(enough, arg=[numbers, int(plot)], polling=LOOK_MS, timeout=longest_s * 1000)
+    await _in_time(waiting, page, f"paint {numbers} numbers", longest_s)
     began_ms, found, plots_ms = await page.evaluate("[performance.timeOrigin, pnlPainted.numbers, pnlPainted.plots]")
     return Painted(began_ms, [(text, at_ms) for text, at_ms in found], plots_ms)
+
+
+async def _in_time(waiting: Awaitable[object], page: "Page", what: str, longest_s: float) -> None:
+    from playwright.async_api import TimeoutError as TooLong  # noqa: PLC0415 - as above
+
+    try:
+        await waiting
+    except TooLong:
+        raise PnlError(f"{page.url} did not {what} in {longest_s:g} s") from None

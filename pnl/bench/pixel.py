@@ -16,7 +16,7 @@ from aiohttp import web
 from yarl import URL
 
 from pnl.bench import pixel_naive
-from pnl.bench.browser import Painted, chromium, painted, watched
+from pnl.bench.browser import Painted, chromium, painted, shown, watched
 from pnl.bench.figures import AsJson, said, spread, tell
 from pnl.bench.kill_dashboard import START_S, Served, dashboard, listening, served
 from pnl.bench.load import named
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 POLL_S = 1
 RARELY_S = 600
-WARM_PAINTS = 3
+WARM_PAINTS = 1
 PATIENCE_S = 30.0
 NUMBER = '.net [data-text="net"]'
 ALL_ANSWERED = '.verdict[data-said="complete"]'
@@ -89,11 +89,11 @@ async def venue() -> AsyncIterator[Venue]:
     written_ms: list[float] = []
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        answer = await request.match_info.handler(request)
-        await answer.prepare(request)
-        await answer.write_eof()  # aiohttp would do both a moment later, and tell nobody
+        prices = await request.match_info.handler(request)
+        await prices.prepare(request)
+        await prices.write_eof()  # aiohttp would do both a moment later, and tell nobody
         written_ms.append(time.time() * 1000)
-        return answer
+        return prices
 
     async with Simulator(RestlessMarket(), limited=False) as simulator:
         simulator.answers[URL(simulator.kalshi_url).path + PRICES] = answer
@@ -136,7 +136,7 @@ class Pixel:
         page = await watched(context, number)
         with said.status(f"{self._updates} updates of {server.address}"):
             await page.goto(server.address)
-            await page.wait_for_selector(ready, timeout=START_S * 1000)
+            await shown(page, ready, longest_s=START_S)
             begun = WARM_PAINTS + len((await painted(page, numbers=1, longest_s=START_S)).numbers)
             longest_s = PATIENCE_S + 2 * POLL_S * self._updates
             seen = await painted(page, numbers=begun + self._updates + 1, longest_s=longest_s)
@@ -148,11 +148,7 @@ class Pixel:
         with said.status(f"{self._loads} visits"):
             visits = [await two_visits(browser, server.address) for _ in range(self._loads)]
         cold, warm, sizes = zip(*visits, strict=True)
-        return {
-            **arrivals(cold, "cold"),
-            **arrivals(warm, "warm"),
-            "cold_bytes": round(median(sizes)),
-        }
+        return {**arrivals(cold, "cold"), **arrivals(warm, "warm"), "cold_bytes": round(median(sizes))}
 
 
 def ratios(ours: Mapping[str, Any], naive: Mapping[str, Any]) -> dict[str, float | None]:
