@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
@@ -11,7 +10,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import expect
+
+from pnl.bench.browser import NoBrowser, executable
+from pnl.bench.browser import chromium as installed_chromium
 
 ROOT = Path(__file__).parents[1]
 MONEY = re.compile(r"^-?\$[\d,]+\.\d\d$")
@@ -72,24 +74,20 @@ async def _keep(process):
         process.said.append(line.decode())
 
 
+def require_chromium():
+    """Skip the test where there is no browser."""
+    try:
+        executable()
+    except NoBrowser as missing:
+        (pytest.fail if "CI" in os.environ else pytest.skip)(str(missing))
+
+
 @asynccontextmanager
 async def chromium():
     """Debian's own browser, which reaches this machine and no other."""
-    executable = shutil.which("chromium")
-    if executable is None:
-        (pytest.fail if "CI" in os.environ else pytest.skip)("Debian's chromium is not installed")
-    nowhere = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"
-    options = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        nowhere,
-    ]
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=executable, args=options)
+    require_chromium()
+    async with installed_chromium() as browser:
         yield browser
-        await browser.close()
 
 
 @asynccontextmanager

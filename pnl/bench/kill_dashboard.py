@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pnl
 from pnl.bench.figures import python
-from pnl.errors import SimulatorError
+from pnl.errors import PnlError, SimulatorError
 
 STARTED = b"Starting Bokeh server with process id"
 START_S = 120.0
 LOG_TAIL = 2000
+LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,23 @@ async def served(
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+
+async def listening(server: Served, log: Path) -> None:
+    """Wait until a program listens.
+
+    Raises:
+        PnlError: It ended, or took too long.
+    """
+    end_s = time.monotonic() + START_S
+    while not _listens(log):
+        if server.process.returncode is not None or time.monotonic() > end_s:
+            raise PnlError(f"the server did not start; what it said last: {tail(log)}")
+        await asyncio.sleep(LOOK_S)
+
+
+def _listens(log: Path) -> bool:
+    return STARTED in log.read_bytes()
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ AGAIN_S = 0.05
 DOCUMENT_S = 60.0
 CONTENTS = 256
 LINE = {"t", "net", "t0"}
+ASKED = "pnl-asked"
 READY = {
     "kind": "MessageSent",
     "msg_type": "bokeh_event",
@@ -58,11 +59,13 @@ class Page:
     Attributes:
         fields: Every text of the page that lives, by name.
         line: The points of the line, oldest first.
+        past: Every text of the page's own, as the document had them that was last pulled.
         received_bytes: The payloads of all its patches.
     """
 
     def __init__(self, address: str) -> None:
         self.fields: dict[str, str] = {}
+        self.past: dict[str, str] = {}
         self.line: deque[Point] = deque()
         self.received_bytes = 0
         self._address = address
@@ -124,6 +127,12 @@ class Page:
         self._socket.send("PULL-DOC-REQ")
         await self._document()
 
+    def wish(self, **wanted: Any) -> None:
+        """Say what is wanted of the past, as the fields of a `Wish`; the answer stands in the document later on."""
+        said = msgspec.json.encode(wanted).decode()
+        event = {"kind": "ModelChanged", "model": {"id": ASKED}, "attr": "wish", "new": said}
+        self._send("PATCH-DOC", events=[event])
+
     async def closed(self) -> None:
         """Wait until it is closed, by whoever."""
         if self._socket is not None:
@@ -181,7 +190,7 @@ class Page:
         for source in column_sources(document):
             name = source["attributes"].get("name", "")
             self._sources[source["id"]] = name
-            if name in {"fields", "line"}:
+            if name in {"fields", "line", "past"}:
                 columns = decoded(source["attributes"]["data"], message.buffers)
                 self._replace(name, columns)
         if self._names:
@@ -193,6 +202,8 @@ class Page:
     def _replace(self, name: str, columns: Columns) -> None:
         if name == "line":
             self.line = deque(points_of(columns))
+        elif name == "past":
+            self.past = dict(zip(columns["name"], columns["text"], strict=True))
         else:
             self._names = list(columns["name"])
             self.fields = dict(zip(self._names, columns["text"], strict=True))
