@@ -5,18 +5,19 @@ sources and reckons with its own model, and records nothing, so that only what c
 """
 
 from collections import deque
+from datetime import UTC, datetime, timedelta
 
+import holoviews as hv
 import panel as pn
-from bokeh.plotting import figure
 
 from pnl.config import load_settings
 from pnl.model import PnLModel
 from pnl.records import Snapshot
 from pnl.sources import open_sources
 from pnl.sources.transport import Transport
-from pnl.stream import LINE_POINTS
 
 PERIOD_MS = 1000
+POINTS = 1000
 TITLES = {
     "net_pnl": "Net P&L",
     "kalshi_realized": "Realized",
@@ -31,7 +32,8 @@ def serve() -> None:
     """Build one session's page, which asks and draws by itself from then on."""
     transport = Transport()
     model = PnLModel().read_from(*open_sources(load_settings(), transport))
-    line: deque[Snapshot] = deque(maxlen=LINE_POINTS)
+    began = datetime.now(UTC).replace(tzinfo=None)
+    line = deque([(began + timedelta(seconds=second - POINTS), 0.0) for second in range(POINTS)], maxlen=POINTS)
 
     async def begin() -> None:
         await transport.__aenter__()
@@ -41,18 +43,17 @@ def serve() -> None:
     async def update() -> None:
         await model.pull("kalshi")
         snapshot = model.put_together()
-        line.append(snapshot)
+        line.append((snapshot.taken_at.replace(tzinfo=None), float(snapshot.net_pnl)))
         model.show(snapshot)
 
-    def plot(_: Snapshot | None) -> figure:
-        equity = figure(height=300, sizing_mode="stretch_width", x_axis_type="datetime")
-        equity.line([one.taken_at for one in line], [float(one.net_pnl or 0) for one in line])
-        return equity
+    def plot(_: Snapshot | None) -> hv.Curve:
+        return hv.Curve(list(line), "at", "net").opts(height=300, responsive=True)
 
     def number(name: str) -> pn.indicators.Number:
         value = pn.bind(lambda snapshot: snapshot and float(getattr(snapshot, name)), model.param.snapshot)
         return pn.indicators.Number(label=TITLES[name], value=value, format="${value:,.2f}", css_classes=[name])
 
+    hv.extension("bokeh")
     pn.Column(pn.FlexBox(*map(number, TITLES)), pn.bind(plot, model.param.snapshot)).servable()
     pn.state.onload(begin)
 
