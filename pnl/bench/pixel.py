@@ -169,9 +169,7 @@ async def two_visits(browser: "Browser", address: str) -> tuple[Painted, Painted
     await page.goto(address)
     cold = await painted(page, numbers=2, plot=True, longest_s=PATIENCE_S)
     size = sum(sizes)
-    await page.close()
-    page = await watched(context, NUMBER)
-    await page.goto(address)
+    await page.goto(address)  # in the same tab: how long a browser takes to make one is not the page's
     warm = await painted(page, numbers=2, plot=True, longest_s=PATIENCE_S)
     await context.close()
     return cold, warm, round(size)
