@@ -19,7 +19,8 @@ def metrics():
 
 def sent_by(deliveries, t0=NOW_MS):
     """A snapshot's message that was published at an instant, 10 ms after the answer's first byte; when it was sent."""
-    trace = Trace(source="kalshi", first_byte=time.perf_counter() - 0.010, cached=time.perf_counter() - 0.002)
+    now = time.perf_counter()
+    trace = Trace(source="kalshi", first_byte=now - 0.010, cached=now - 0.002, encoded=now)
     deliveries.sent(t0, trace)
     return deliveries._sent[t0].at_ms
 

@@ -32,7 +32,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Sent(NamedTuple):
-    """A message for all pages: when it was on its way, in ms since the epoch, and the trace of its snapshot."""
+    """A message for all pages: when it was made and began to go out, in ms since the epoch; its snapshot's trace."""
 
     at_ms: float
     trace: Trace
@@ -53,7 +53,8 @@ class Deliveries:
             trace: Of the snapshot, encoded already; written on.
         """
         trace.sent = time.perf_counter()
-        self._sent[t0] = Sent(time.time() * 1000, trace)
+        began_s = _since(trace.encoded, trace.sent) or 0.0
+        self._sent[t0] = Sent((time.time() - began_s) * 1000, trace)
         if len(self._sent) > REMEMBERED:
             self._sent.popitem(last=False)
         self._metrics.broadcast("snapshot")
@@ -72,7 +73,7 @@ class Deliveries:
         observe = self._metrics.checklist.observe
         observe("network", max(report.received - sent.at_ms, 0) / 1000)  # clocks agree to a millisecond at best
         observe("render", (report.painted - report.received) / 1000)
-        before_s = _since(sent.trace.first_byte, sent.trace.sent)
+        before_s = _since(sent.trace.first_byte, sent.trace.encoded)
         observe("total", None if before_s is None else before_s + (report.painted - sent.at_ms) / 1000)
 
 
