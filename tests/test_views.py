@@ -343,6 +343,27 @@ async def test_the_live_line_goes_on_where_the_steps_end():
     assert float(past.fields["past.live"]) == NIGHT + 1.5 * MINUTE
 
 
+class Leaving(Oracle):
+    """Answers while the page is closed: Bokeh empties its models."""
+
+    async def bars(self, *asked, **how):
+        self.past.leave()
+        self.past.texts.data = {}
+        return await super().bars(*asked, **how)
+
+
+async def test_a_page_that_is_closed_while_it_waits_is_not_written_to(caplog):
+    """Nor is that an error."""
+    oracle = Leaving(bars_of(1))
+    oracle.past = past = past_of(oracle)
+
+    past.refresh()
+    await past._loading
+
+    assert past.fields["past.net"] == "—"
+    assert caplog.text == ""
+
+
 async def test_a_range_that_is_over_has_no_live_line():
     """Its plot ends where it ends."""
     past = past_of(Oracle(bars_of(1, 2)), range="2026-07")

@@ -133,7 +133,7 @@ class Hub:
         if days != self.present.days:
             self._show(replace(self.present, days=days))
             self._metrics.broadcast("days")
-        for page in self._pages.values():
+        for page in list(self._pages.values()):
             page.on_records()
 
     def _flush_soon(self) -> None:

@@ -120,7 +120,12 @@ class Dashboard:
         # Bokeh calls back in another thread; what belongs to the loop is done there.
         past.follow(document, asyncio.get_running_loop())
         document.on_event("document_ready", lambda _event: past.refresh_soon())
-        document.on_session_destroyed(lambda _context: self.hub.leave(document))
+
+        def leave(_context: object) -> None:
+            past.leave()
+            self.hub.leave(document)
+
+        document.on_session_destroyed(leave)
         self.hub.join(document, live, past.refresh_soon)
 
 

@@ -102,6 +102,7 @@ class Past:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loading: asyncio.Task[None] | None = None
         self._is_due = False
+        self._is_gone = False
         self._wish = Wish()
         self._drawn: tuple[Stretch, Point | None] | None = None
         self._live_since = -math.inf
@@ -129,6 +130,10 @@ class Past:
             loop.call_soon_threadsafe(self.hear, said)
 
         self.asked.on_change("wish", heard)
+
+    def leave(self) -> None:
+        """Nobody looks at the page any more, and its models are no longer to be touched."""
+        self._is_gone = True
 
     def refresh_soon(self) -> None:
         """Read anew what is shown, from any thread; nothing happens before the page is followed."""
@@ -260,6 +265,8 @@ class Past:
 
     def _is_heard(self) -> bool:
         """Whether a page still listens; a document without a session is somebody's own."""
+        if self._is_gone:
+            return False
         session = None if self._document is None else session_of(self._document)
         return session is None or bool(connections_of(session))
 
