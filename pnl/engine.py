@@ -1,6 +1,7 @@
 """Opens everything, runs the poll loop, closes everything in reverse; the only room that composes."""
 
 import asyncio
+import ctypes
 import json
 import logging
 import math
@@ -193,11 +194,12 @@ class Engine:
         self._tasks.append(asyncio.create_task(work, name=name))
 
     async def _summarize(self) -> None:
-        """Log once a minute where the time went."""
+        """Log once a minute where the time went, and give back the memory that pages left behind."""
         while True:
             await asyncio.sleep(SUMMARY_S)
             if summary := self.metrics.spans.summary():
                 log.info("where the time went: %s", summary)
+            await asyncio.to_thread(_give_back_memory)
 
     async def _retain(self) -> None:
         """Move months of old snapshots into the archive, now and then."""
@@ -428,6 +430,12 @@ def history_of(settings: Settings, *, deadline_s: float = DEADLINE_S) -> History
         kind, counts = _kind(settings), counted(open_sources(settings, Transport())[0])
     path = settings.data_dir / FILE
     return History(path, kind=kind, zone=settings.timezone, counted=counts, deadline_s=deadline_s)
+
+
+def _give_back_memory() -> None:
+    """Freed memory stays with the process otherwise: glibc keeps what each thread that built a page once had."""
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _as_bytes(snapshot: Snapshot) -> bytes:
