@@ -46,7 +46,7 @@ def on_server_loaded(context: Any) -> None:
         )
         shared["drawing"] = Drawing(settings.timezone)
         shared["turns"] = asyncio.Semaphore(TURNS)
-        engine.metrics.watch("pnl_connected_clients", lambda: {(): hub.session_count})
+        engine.metrics.watch("pnl_connected_clients", lambda: {(): hub.connected_count})
         engine.metrics.watch("pnl_sessions", lambda: {(): len(context.sessions)})
         shared["ops"] = serve_ops(port_of(settings), served_engine)
     except PnlError as error:

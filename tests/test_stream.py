@@ -265,8 +265,9 @@ async def test_a_page_that_is_closed_is_written_to_no_longer():
     """And no longer counted, once its session is cleared away."""
     async with served() as dashboard:
         page = await dashboard.visit()
+        assert dashboard.hub.connected_count == 1
         page.close()
-        await until(lambda: not connections_of(dashboard.sessions[0]))
+        await until(lambda: dashboard.hub.connected_count == 0)
         before = page.received_bytes
 
         dashboard.show(1, total_revenue=Decimal(100))

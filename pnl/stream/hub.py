@@ -86,8 +86,14 @@ class Hub:
 
     @property
     def session_count(self) -> int:
-        """How many pages follow."""
+        """How many sessions follow, those included whose page is not open yet or not any more."""
         return len(self._pages)
+
+    @property
+    def connected_count(self) -> int:
+        """How many pages are open."""
+        sessions = map(session_of, list(self._pages))
+        return sum(len(connections_of(session)) for session in sessions if session is not None)
 
     def recall(self, snapshots: Iterable[tuple[int, int]]) -> None:
         """Begin the line with what was recorded: (ms since the epoch, micro-dollars), oldest first."""
