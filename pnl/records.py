@@ -315,6 +315,21 @@ class Trace:
         return _seconds(self.computed, self.committed)
 
     @property
+    def broadcast_s(self) -> float | None:
+        """From what is known of it last, in the cache or as totals, until it is on its way to all pages."""
+        return _seconds(self.computed if self.cached is None else self.cached, self.sent)
+
+    @property
+    def answering_s(self) -> float | None:
+        """From the first answer that began until its message is made."""
+        return _seconds(self.first_byte, self.encoded)
+
+    @property
+    def sending_s(self) -> float | None:
+        """How long the message took to go out to all pages."""
+        return _seconds(self.encoded, self.sent)
+
+    @property
     def caching_s(self) -> float | None:
         """From there until the cache has them."""
         return _seconds(self.committed, self.cached)

@@ -30,18 +30,6 @@ async def run(*arguments, folder=None, **settings):
     return process.returncode, printed.decode(), said.decode()
 
 
-def settings_of(simulator):
-    return {
-        "PNL_KALSHI_URL": simulator.kalshi_url,
-        "PNL_KALSHI_KEY_ID": simulator.key_id,
-        "PNL_KALSHI_PRIVATE_KEY_PATH": str(simulator.private_key_path),
-        "PNL_ANTHROPIC_URL": simulator.anthropic_url,
-        "PNL_ANTHROPIC_ADMIN_KEY": simulator.admin_key,
-        "PNL_JOHN_URL": simulator.john_url,
-        "PNL_JOHN_TOKEN": simulator.john_token,
-    }
-
-
 @pytest.fixture
 async def simulator():
     async with Simulator(LivingMarket(days=2), limited=False) as simulator:
@@ -51,9 +39,9 @@ async def simulator():
 async def test_snapshot_prints_the_recorded_account_exact_twice(tmp_path, recorded_account):
     """As JSON, complete, and the second time from what was recorded."""
     async with Simulator(RecordedAccount(recorded_account)) as simulator:
-        first = await run("snapshot", "--json", folder=tmp_path / "data", **settings_of(simulator))
+        first = await run("snapshot", "--json", folder=tmp_path / "data", **simulator.settings)
         asked = simulator.requests.total()
-        second = await run("snapshot", "--json", folder=tmp_path / "data", **settings_of(simulator))
+        second = await run("snapshot", "--json", folder=tmp_path / "data", **simulator.settings)
         asked_again = simulator.requests.total() - asked
 
     for code, printed, said in (first, second):
@@ -69,8 +57,8 @@ async def test_snapshot_prints_the_recorded_account_exact_twice(tmp_path, record
 
 async def test_sync_can_be_repeated_and_shows_a_table(tmp_path, simulator):
     """The same numbers, and nothing twice."""
-    first = await run("sync", folder=tmp_path, **settings_of(simulator))
-    second = await run("sync", folder=tmp_path, **settings_of(simulator))
+    first = await run("sync", folder=tmp_path, **simulator.settings)
+    second = await run("sync", folder=tmp_path, **simulator.settings)
 
     assert first[0] == second[0] == 0
     fills = [re.search(r"trading, realized\W+(\S+)", printed)[1] for _code, printed, _said in (first, second)]
@@ -83,7 +71,7 @@ async def test_beside_a_running_dashboard_the_numbers_are_the_same_and_nothing_i
     async with Engine(settings) as engine:
         ours = await engine.sync()
         simulator.requests.clear()
-        code, printed, said = await run("snapshot", "--json", folder=settings.data_dir, **settings_of(simulator))
+        code, printed, said = await run("snapshot", "--json", folder=settings.data_dir, **simulator.settings)
 
     taken = json.loads(printed)
     assert code == 0
@@ -97,7 +85,7 @@ async def test_a_missing_part_ends_with_three_and_is_named(tmp_path, simulator):
     """The other numbers are there."""
     simulator.answers["/deals"] = lambda _request: web.Response(status=500)
 
-    code, printed, said = await run("snapshot", "--json", folder=tmp_path, **settings_of(simulator))
+    code, printed, said = await run("snapshot", "--json", folder=tmp_path, **simulator.settings)
 
     taken = json.loads(printed)
     assert code == 3
@@ -150,7 +138,7 @@ def unknown_key(_key, _simulator):
 )
 async def test_each_mistake_is_one_line_that_says_what_to_do(tmp_path, simulator, mistake, advice):
     """No traceback, no key, and an exit code that tells a script."""
-    only_kalshi = {name: value for name, value in settings_of(simulator).items() if "KALSHI" in name}
+    only_kalshi = {name: value for name, value in simulator.settings.items() if "KALSHI" in name}
     settings = only_kalshi | mistake(simulator.private_key_path, simulator)
 
     code, _printed, said = await run("snapshot", "--json", folder=tmp_path, **settings)
@@ -165,7 +153,7 @@ async def test_each_mistake_is_one_line_that_says_what_to_do(tmp_path, simulator
 async def test_a_clock_that_is_off_is_told_apart_from_a_wrong_key(tmp_path):
     """A minute is enough for the venue to refuse every signature."""
     async with Simulator(LivingMarket(days=2), now=lambda: datetime.now(UTC) + timedelta(seconds=60)) as late:
-        only_kalshi = {name: value for name, value in settings_of(late).items() if "KALSHI" in name}
+        only_kalshi = {name: value for name, value in late.settings.items() if "KALSHI" in name}
         code, _printed, said = await run("snapshot", "--json", folder=tmp_path, **only_kalshi)
 
     assert code == 1
@@ -174,11 +162,11 @@ async def test_a_clock_that_is_off_is_told_apart_from_a_wrong_key(tmp_path):
 
 async def test_a_failing_poll_loses_nothing_that_was_recorded(tmp_path, simulator):
     """Garbage, NaN and repeated cursors change no number that stands."""
-    before = json.loads((await run("snapshot", "--json", folder=tmp_path, **settings_of(simulator)))[1])
+    before = json.loads((await run("snapshot", "--json", folder=tmp_path, **simulator.settings))[1])
     for path in ("/trade-api/v2/portfolio/fills", "/trade-api/v2/portfolio/settlements", "/deals"):
         simulator.answers[path] = lambda _request: web.Response(text="<html>maintenance</html>")
 
-    code, printed, said = await run("snapshot", "--json", folder=tmp_path, **settings_of(simulator))
+    code, printed, said = await run("snapshot", "--json", folder=tmp_path, **simulator.settings)
 
     after = json.loads(printed)
     assert code == 3
@@ -227,7 +215,7 @@ async def test_speed_without_a_recording_is_refused():
 
 async def test_no_secret_is_printed_whatever_goes_wrong(tmp_path, simulator):
     """Refused keys and garbled answers alike."""
-    settings = settings_of(simulator) | {"PNL_ANTHROPIC_ADMIN_KEY": "sk-ant-canary", "PNL_JOHN_TOKEN": "token-canary"}
+    settings = simulator.settings | {"PNL_ANTHROPIC_ADMIN_KEY": "sk-ant-canary", "PNL_JOHN_TOKEN": "token-canary"}
     simulator.answers["/trade-api/v2/portfolio/fills"] = lambda _request: web.Response(text="\x00")
 
     _code, printed, said = await run("snapshot", "--json", folder=tmp_path, PNL_LOG_LEVEL="DEBUG", **settings)

@@ -150,14 +150,18 @@ async def test_the_log_tells_now_and_then_where_the_time_went(tmp_path, caplog, 
     monkeypatch.setattr("pnl.engine.SUMMARY_S", 0.05)
     async with simulated(tmp_path) as (_simulator, settings), Engine(settings) as engine:
         engine.start()
-        await logged(caplog, r"where the time went: .*commit \d+ times, mean [\d.]+, min [\d.]+, p95 [\d.]+, max")
+        said = await logged(
+            caplog, r"where the time went: .*(commit \d+ times, mean [\d.]+, min [\d.]+, p95 [\d.]+, max)"
+        )
+
+    assert int(said.split()[1]) > 0
 
 
 async def logged(caplog, pattern):
     async with asyncio.timeout(20):
         while True:
-            if re.search(pattern, caplog.text):
-                return
+            if found := re.search(pattern, caplog.text):
+                return found[1]
             await asyncio.sleep(0.01)
 
 

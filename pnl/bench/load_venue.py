@@ -30,25 +30,12 @@ class RestlessMarket(LivingMarket):
         return Quote(quote.bid + step, quote.ask + step, quote.last)
 
 
-def settings_of(simulator: Simulator) -> dict[str, str]:
-    """The settings that point a dashboard at it."""
-    return {
-        "PNL_KALSHI_URL": simulator.kalshi_url,
-        "PNL_KALSHI_KEY_ID": simulator.key_id,
-        "PNL_KALSHI_PRIVATE_KEY_PATH": str(simulator.private_key_path),
-        "PNL_ANTHROPIC_URL": simulator.anthropic_url,
-        "PNL_ANTHROPIC_ADMIN_KEY": simulator.admin_key,
-        "PNL_JOHN_URL": simulator.john_url,
-        "PNL_JOHN_TOKEN": simulator.john_token,
-    }
-
-
 async def _serve() -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     async with Simulator(RestlessMarket(), limited=False) as simulator:
-        settings = settings_of(simulator)
-        print("\n".join(f"export {name}={value}" for name, value in settings.items()), end="\n\n", flush=True)
+        exports = (f"export {name}={value}" for name, value in simulator.settings.items())
+        print("\n".join(exports), end="\n\n", flush=True)
         await stopped.wait()
 
 

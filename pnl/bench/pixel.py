@@ -19,7 +19,7 @@ from pnl.bench.browser import Painted, chromium, painted, shown, watched
 from pnl.bench.figures import AsJson, said, spread, tell
 from pnl.bench.kill_dashboard import START_S, Served, dashboard, listening, served
 from pnl.bench.load import named
-from pnl.bench.load_venue import RestlessMarket, settings_of
+from pnl.bench.load_venue import RestlessMarket
 from pnl.errors import PnlError
 from pnl.simulator import Simulator
 
@@ -96,7 +96,7 @@ async def venue() -> AsyncIterator[Venue]:
 
     async with Simulator(RestlessMarket(), limited=False) as simulator:
         simulator.answers[URL(simulator.kalshi_url).path + PRICES] = answer
-        yield Venue(settings_of(simulator), written_ms)
+        yield Venue(simulator.settings, written_ms)
 
 
 class Pixel:

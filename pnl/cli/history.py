@@ -22,9 +22,11 @@ from pnl.config import Settings, load_settings
 from pnl.engine import history_of
 from pnl.errors import HistoryError
 from pnl.history.buckets import bucket_named
-from pnl.history.client import Booked, Drawdowns, Fall, Part
+from pnl.history.client import Booked, Fall, Part
 from pnl.history.client import Table as Answered
 from pnl.history.export import CsvWriter, JsonWriter, pieces
+from pnl.history.periods import Period
+from pnl.history.periods import period as made_in
 from pnl.history.ranges import HELP, Range, parse_range
 from pnl.records import MICRO, MONEY_FIELDS, money
 
@@ -116,9 +118,7 @@ class Found:
     """What is known of a period."""
 
     range: Range
-    booked: Booked
-    before: Booked | None
-    drawdowns: Drawdowns
+    made: Period
     by: str | None
     parts: tuple[Part, ...]
 
@@ -128,22 +128,26 @@ class Found:
             "range": self.range.name,
             "from": _iso(self.range.start),
             "to": _iso(self.range.end),
-            **_figures(self.booked),
-            "before": None if self.before is None else _figures(self.before),
-            "high_water_mark": _text(self.drawdowns.high_usd),
-            "drawdowns": [_of_fall(fall) for fall in self.drawdowns.falls],
-            **({} if self.by is None else {"by": self.by, "parts": [_of_part(part) for part in self.parts]}),
+            **_figures(self.made.booked),
+            "before": None if self.made.before is None else _figures(self.made.before),
+            "high_water_mark": _text(self.made.drawdowns.high_usd),
+            "drawdowns": [_of_fall(fall) for fall in self.made.drawdowns.falls],
+            **(
+                {}
+                if self.by is None
+                else {"by": self.by, "parts": [{"name": part.name, **_terms(part)} for part in self.parts]}
+            ),
         }
 
     def show(self, console: Console, zone: tzinfo) -> None:
         """As tables."""
         table = Table("", "this period", "the one before", title=f"Net P&L, {escape(self.range.name)}")
-        before = {} if self.before is None else _figures(self.before)
-        for name, usd in _figures(self.booked).items():
+        before = {} if self.made.before is None else _figures(self.made.before)
+        for name, usd in _figures(self.made.booked).items():
             table.add_row(name.replace("_", " "), _shown(usd), _shown(before.get(name)))
         console.print(table)
         falls = Table("fell by", "from", "to", "back", title="Deepest falls")
-        for fall in self.drawdowns.falls:
+        for fall in self.made.drawdowns.falls:
             instants = (_when(at, zone) for at in (fall.high_at, fall.low_at, fall.recovered_at))
             falls.add_row(money(fall.depth_usd), *instants)
         console.print(falls)
@@ -160,22 +164,22 @@ class Found:
 
 async def _period(settings: Settings, chosen: Range, by: str | None) -> Found:
     async with history_of(settings) as asked:
-        booked = await asked.booked(chosen.start, chosen.end)
-        before = None if chosen.before is None else await asked.booked(chosen.before.start, chosen.before.end)
-        falls = await asked.drawdowns(chosen.start, chosen.end)
+        made = await made_in(asked, chosen)
         parts = () if by is None else await asked.breakdown(chosen.start, chosen.end, by=by)
-        return Found(chosen, booked, before, falls, by, parts)
+        return Found(chosen, made, by, parts)
 
 
 def _figures(booked: Booked) -> dict[str, str | None]:
-    booked = booked.exact
+    return {**_terms(booked.exact), "open_change": _text(booked.open_change_usd)}
+
+
+def _terms(of: Booked | Part) -> dict[str, str | None]:
     return {
-        "net_pnl": _text(booked.net_usd),
-        "trading": _text(booked.trading_usd),
-        "fees": _text(booked.fees_usd),
-        "costs": _text(booked.costs_usd),
-        "revenue": _text(booked.revenue_usd),
-        "open_change": _text(booked.open_change_usd),
+        "net_pnl": _text(of.net_usd),
+        "trading": _text(of.trading_usd),
+        "fees": _text(of.fees_usd),
+        "costs": _text(of.costs_usd),
+        "revenue": _text(of.revenue_usd),
     }
 
 
@@ -187,17 +191,6 @@ def _of_fall(fall: Fall) -> dict[str, str | None]:
         "low": _text(fall.low_usd),
         "low_at": _iso(fall.low_at),
         "recovered_at": _iso(fall.recovered_at),
-    }
-
-
-def _of_part(part: Part) -> dict[str, str | None]:
-    return {
-        "name": part.name,
-        "net_pnl": _text(part.net_usd),
-        "trading": _text(part.trading_usd),
-        "fees": _text(part.fees_usd),
-        "costs": _text(part.costs_usd),
-        "revenue": _text(part.revenue_usd),
     }
 
 

@@ -45,17 +45,9 @@ async def _serve(simulator: Simulator) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with simulator:
-        print(
-            f"export PNL_KALSHI_URL={simulator.kalshi_url}\n"
-            f"export PNL_KALSHI_KEY_ID={simulator.key_id}\n"
-            f"export PNL_KALSHI_PRIVATE_KEY_PATH={simulator.private_key_path}\n"
-            f"export PNL_ANTHROPIC_URL={simulator.anthropic_url}\n"
-            f"export PNL_ANTHROPIC_ADMIN_KEY={simulator.admin_key}\n"
-            f"export PNL_JOHN_URL={simulator.john_url}\n"
-            f"export PNL_JOHN_TOKEN={simulator.john_token}\n"
-            f"# Stripe's shape of the same deals: PNL_JOHN_URL={simulator.stripe_url}",
-            flush=True,
-        )
+        for name, value in simulator.settings.items():
+            print(f"export {name}={value}")
+        print(f"# Stripe's shape of the same deals: PNL_JOHN_URL={simulator.stripe_url}", flush=True)
         said.print("Serving until interrupted. The keys are made up; nothing here is real money.")
         await stopped.wait()
 

@@ -113,6 +113,19 @@ class Simulator:
         return self._origin
 
     @property
+    def settings(self) -> dict[str, str]:
+        """The settings that point `pnl` at it, by name (`PNL_…`)."""
+        return {
+            "PNL_KALSHI_URL": self.kalshi_url,
+            "PNL_KALSHI_KEY_ID": self.key_id,
+            "PNL_KALSHI_PRIVATE_KEY_PATH": str(self.private_key_path),
+            "PNL_ANTHROPIC_URL": self.anthropic_url,
+            "PNL_ANTHROPIC_ADMIN_KEY": self.admin_key,
+            "PNL_JOHN_URL": self.john_url,
+            "PNL_JOHN_TOKEN": self.john_token,
+        }
+
+    @property
     def _origin(self) -> str:
         return f"http://{_HOST}:{self._port}"
 

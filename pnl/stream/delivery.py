@@ -53,12 +53,11 @@ class Deliveries:
             trace: Of the snapshot, encoded already; written on.
         """
         trace.sent = time.perf_counter()
-        began_s = _since(trace.encoded, trace.sent) or 0.0
-        self._sent[t0] = Sent((time.time() - began_s) * 1000, trace)
+        self._sent[t0] = Sent((time.time() - (trace.sending_s or 0.0)) * 1000, trace)
         if len(self._sent) > REMEMBERED:
             self._sent.popitem(last=False)
         self._metrics.broadcast("snapshot")
-        self._metrics.checklist.observe("broadcast", _since(trace.cached or trace.computed, trace.sent))
+        self._metrics.checklist.observe("broadcast", trace.broadcast_s)
 
     def hear(self, said: str) -> None:
         """Take a page's report; what is none, or is about nothing that was sent, is not from our page and not heard."""
@@ -73,14 +72,10 @@ class Deliveries:
         observe = self._metrics.checklist.observe
         observe("network", max(report.received - sent.at_ms, 0) / 1000)  # clocks agree to a millisecond at best
         observe("render", (report.painted - report.received) / 1000)
-        before_s = _since(sent.trace.first_byte, sent.trace.encoded)
+        before_s = sent.trace.answering_s
         observe("total", None if before_s is None else before_s + (report.painted - sent.at_ms) / 1000)
 
 
 def every_s(sessions: int) -> float:
     """How often each of so many pages reports, so that all of them together stay cheap."""
     return max(EVERY_S, sessions / REPORTS_PER_S)
-
-
-def _since(before: float | None, after: float | None) -> float | None:
-    return None if before is None or after is None else after - before

@@ -8,7 +8,7 @@ Bokeh's own `send_message` takes the message: slower, and right.
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -69,12 +69,14 @@ class Encoder:
                 yield ColumnDataChangedEvent(document, source, "data", dict(columns))
 
 
+_under_way: set[asyncio.Future[None]] = set()  # nobody else holds on to what Bokeh is sending
+
+
 @dataclass
 class Letter:
     """A message, and its bytes once somebody needs them."""
 
     message: Message[Any]
-    _under_way: set[asyncio.Future[None]] = field(default_factory=set)
 
     @cached_property
     def frames(self) -> bytes:
@@ -89,8 +91,8 @@ class Letter:
             _put(socket.ws_connection.stream, self.frames)
         else:
             task = asyncio.ensure_future(connection.send_message(self.message))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            _under_way.add(task)
+            task.add_done_callback(_under_way.discard)
 
 
 def _put(stream: IOStream, frames: bytes) -> None:

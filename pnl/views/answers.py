@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from pnl.history.client import Bars, Booked, History
+from pnl.history.client import Bars, History
 from pnl.history.ranges import Range
 from pnl.rows import to_ms
 from pnl.views.equity import Edges, equity_columns, local_ms, moment_of
-from pnl.views.period import Period
 
 MARGIN = 0.25
 
@@ -92,21 +91,3 @@ async def _carried(
         return None
     earlier = await history.bars(None, start, bucket="1mo")
     return (to_ms(start), int(earlier.close[-1])) if len(earlier) else None
-
-
-async def period(history: History, range_: Range) -> Period:
-    """The figures of a range, and of the one before it.
-
-    Raises:
-        HistoryError: See `History.bars`.
-    """
-    booked = await history.booked(range_.start, range_.end)
-    before = await _before(history, range_.before)
-    return Period(booked, before, await history.drawdowns(range_.start, range_.end))
-
-
-async def _before(history: History, range_: Range | None) -> Booked | None:
-    """Nothing is known of a time before the first record: that is not zero."""
-    if range_ is None or not len(await history.bars(None, range_.end, bucket="1mo")):
-        return None
-    return await history.booked(range_.start, range_.end)

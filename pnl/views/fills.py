@@ -51,11 +51,6 @@ class FillsView(Viewer):
             configuration={"columnDefaults": {"headerSort": False}},
         )
 
-    def replace_rows(self, frame: pd.DataFrame) -> None:
-        """Put other rows into the table; the browser gets the page it looks at."""
-        if frame is not self._table.value:
-            self._table.value = frame
-
     def __panel__(self) -> Viewable:
         return self._table
 

@@ -14,17 +14,19 @@ from bokeh.core.properties import String
 from bokeh.document import Document
 from bokeh.model import DataModel, Model
 from bokeh.models import ColumnDataSource
+from bokeh.server.session import ServerSession
 from panel.io.document import unlocked
 from panel.io.state import set_curdoc
 
 from pnl.errors import HistoryError
 from pnl.history.client import History
+from pnl.history.periods import Period, period
 from pnl.history.ranges import Range, parse_range
 from pnl.stream import LINE_POINTS, changed
 from pnl.stream.wire import connections_of, is_in_use, session_of, with_id
-from pnl.views.answers import Point, Stretch, ends, period, stretch
+from pnl.views.answers import Point, Stretch, ends, stretch
 from pnl.views.equity import NAMES
-from pnl.views.period import Period, instant_fields, parse_instant, period_fields, range_text
+from pnl.views.period import instant_fields, parse_instant, period_fields, range_text
 
 DEFAULT = "all"
 AGAIN_S = 0.005
@@ -118,7 +120,7 @@ class Past:
 
     def _first_fields(self) -> dict[str, str]:
         texts = dict.fromkeys((f"past.{name}" for name in TEXTS), "") | {"past.live": "0"}
-        texts |= self._figures(Period(), Range("")) | instant_fields(None, None, self._zone)
+        texts |= self._figures(None, Range("")) | instant_fields(None, None, self._zone)
         return texts | self._named(self._parsed(DEFAULT))
 
     def follow(self, document: Document, loop: asyncio.AbstractEventLoop) -> None:
@@ -179,7 +181,7 @@ class Past:
         except HistoryError as trouble:
             error = str(trouble)
             if self._figures_of != range_.name:  # another range's figures would be taken for this one's
-                await self._say(self._figures(Period(), range_))
+                await self._say(self._figures(None, range_))
         timings = self._timings() if wish.timings else {}
         fills = self._fills(wish.fills) if self._fills and wish.fills > 0 else ""
         await self._say({"past.error": error, "past.fills": fills} | dict(timings))
@@ -203,10 +205,10 @@ class Past:
             parse_instant(at, zone=self._zone, now=datetime.now(UTC))
         except ValueError as error:
             texts["past.at.error"], at = str(error), old.at
-        self._wish = Wish(turn=wish.turn, range=chosen, at=at, window=window, timings=wish.timings, fills=wish.fills)
+        self._wish = msgspec.structs.replace(wish, range=chosen, at=at, window=window)
         return texts | {"past.at": at}
 
-    def _figures(self, found: Period, range_: Range) -> dict[str, str]:
+    def _figures(self, found: Period | None, range_: Range) -> dict[str, str]:
         return period_fields(found, self._zone, self._sources, has_before=range_.before is not None)
 
     def _parsed(self, text: str) -> Range:
@@ -267,13 +269,15 @@ class Past:
         """Whether a page still listens; a document without a session is somebody's own."""
         if self._is_gone:
             return False
-        session = None if self._document is None else session_of(self._document)
-        return session is None or bool(connections_of(session))
+        return self._session is None or bool(connections_of(self._session))
+
+    @property
+    def _session(self) -> ServerSession | None:
+        return None if self._document is None else session_of(self._document)
 
     async def _untouched(self) -> None:
         """Wait until no callback is at the document: it runs in another thread."""
-        session = None if self._document is None else session_of(self._document)
-        while session is not None and is_in_use(session):  # noqa: ASYNC110 - Bokeh's lock tells nobody
+        while (session := self._session) is not None and is_in_use(session):  # noqa: ASYNC110 - Bokeh's lock tells nobody
             await asyncio.sleep(AGAIN_S)
         if not self._is_heard():  # writing to it would keep Bokeh from ever clearing it away
             raise _Gone

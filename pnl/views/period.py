@@ -1,11 +1,11 @@
 """The texts about a period or an instant of the past: its figures beside those of the period before, what was shown."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 
 from pnl.history.client import Booked, Drawdowns
+from pnl.history.periods import Period
 from pnl.history.ranges import Range
 from pnl.records import CENT, Snapshot, money
 from pnl.stream import fields_of
@@ -17,25 +17,17 @@ SIGNED = ("net", "trading", "open")
 INSTANT = ("net", "trading", "fees", "costs", "revenue", "equals")
 
 
-@dataclass(frozen=True, slots=True)
-class Period:
-    """What was booked in a period, in the same period before it (None: not known), and how deep it fell meanwhile."""
-
-    booked: Booked | None = None
-    before: Booked | None = None
-    drawdowns: Drawdowns | None = None
-
-
-def period_fields(period: Period, zone: tzinfo, sources: Collection[str], *, has_before: bool) -> dict[str, str]:
+def period_fields(period: Period | None, zone: tzinfo, sources: Collection[str], *, has_before: bool) -> dict[str, str]:
     """The texts of a period's figures, by name; a source that is not among `sources` and brought nothing is unknown."""
-    now, before = _figures(period.booked), _figures(period.before)
+    booked, earlier, falls = (None,) * 3 if period is None else (period.booked, period.before, period.drawdowns)
+    now, before = _figures(booked), _figures(earlier)
     texts = {}
     for name in NAMES:
         is_known = bool(now[name]) or SOURCE_OF.get(name, "") in (*sources, "")
         usd = now[name] if is_known else None
         texts[f"past.{name}"] = money(usd, signed=name in SIGNED)
         texts[f"past.{name}.delta"] = _delta(usd, before[name]) if has_before else ""
-    return texts | _drawdown(period.drawdowns, zone)
+    return texts | _drawdown(falls, zone)
 
 
 def _figures(booked: Booked | None) -> dict[str, Decimal | None]:

@@ -181,11 +181,11 @@ class Gate(Router):
 
     def _note_opening(self, request: HTTPServerRequest) -> None:
         """Take note of a page whose websocket is asked for: one that is closed later was no page that nobody opens."""
-        path = request.path.removeprefix(self._app.prefix).removesuffix("/ws")
-        if path == request.path or path not in self._app.app_paths:
+        path = self._path(request)
+        if not path.endswith("/ws") or (path := path.removesuffix("/ws")) not in self._app.app_paths:
             return
         _, _, token = request.headers.get("Sec-WebSocket-Protocol", "").partition(",")
-        with suppress(ValueError, LookupError, TypeError):  # whoever's: what is no token is refused where it is checked
+        with suppress(ValueError, LookupError, TypeError, RecursionError):  # who checks tokens refuses what is none
             asked = get_session_id(token.strip())
             self._opened |= {asked} & {session.id for session in self._app.get_sessions(path)}
 
