@@ -8,13 +8,15 @@ from uuid import uuid4
 import panel as pn
 from bokeh.document import Document
 
+from pnl.config import Role
 from pnl.views.page import Dashboard, notice
+from pnl.web.access import role_of_page
 
 
 def serve(document: Document) -> None:
     """Hand the page to the session; a failure that nobody foresaw is shown with a reference into the log."""
     try:
-        build(pn.state.cache, document)
+        build(pn.state.cache, document, role_of_page(pn.state.headers))
     except Exception:
         reference = uuid4().hex[:8]
         logging.getLogger("pnl.app").exception("reference %s: the page could not be built", reference)
@@ -22,14 +24,15 @@ def serve(document: Document) -> None:
         notice(document, "This page could not be built", text)
 
 
-def build(shared: Mapping[str, Any], document: Document) -> None:
+def build(shared: Mapping[str, Any], document: Document, role: Role) -> None:
     """The page, or in plain words why there is none."""
     if "failure" in shared:
-        notice(document, "pnl cannot start", shared["failure"], again_s=5)
+        why = shared["failure"] if role is Role.OWNER else "Whoever runs it can see why."
+        notice(document, "pnl cannot start", why, again_s=5)
     elif not is_open(shared):  # the visit that warms the server up comes before anything is open
         notice(document, "Starting", "The numbers appear in a moment.", again_s=1)
     else:
-        dashboard(shared).build(document)
+        dashboard(shared).build(document, role)
 
 
 def dashboard(shared: Mapping[str, Any]) -> Dashboard:
@@ -37,7 +40,6 @@ def dashboard(shared: Mapping[str, Any]) -> Dashboard:
     engine = shared["engine"]
     return Dashboard(
         shared["hub"],
-        shared["fills"],
         engine.history,
         shared["drawing"],
         zone=engine.settings.timezone,
@@ -47,6 +49,9 @@ def dashboard(shared: Mapping[str, Any]) -> Dashboard:
         is_simulated=engine.settings.is_simulated,
         checklist=engine.metrics.checklist,
         turns=shared["turns"],
+        doers=shared["doers"],
+        health=shared["health"],
+        notes=engine.notes,
     )
 
 

@@ -3,22 +3,58 @@
 import os
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
 from functools import cached_property
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 from zoneinfo import ZoneInfo
 
 from platformdirs import user_data_path
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import (
+    AfterValidator,
+    Field,
+    IPvAnyAddress,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from pnl.errors import ConfigError
 
 TOML_FILE = "pnl.toml"
 KALSHI_PATH = "/trade-api/v2"
+CRON_FIELDS = 5
+DATABASE_OPTIONS = frozenset(
+    {
+        "host",
+        "sslmode",
+        "sslrootcert",
+        "sslcert",
+        "sslkey",
+        "channel_binding",
+        "connect_timeout",
+        "target_session_attrs",
+    }
+)
 ONE_WORD = re.compile(r"[!-~]+")
+NOTHING_SET = (
+    "no source is configured. Set one or more (the README tells how):\n"
+    "  PNL_KALSHI_KEY_ID with PNL_KALSHI_PRIVATE_KEY_PATH, PNL_ANTHROPIC_ADMIN_KEY,\n"
+    "  PNL_JOHN_URL. Or look around first: `panel serve app/` shows a demo."
+)
+TARGET = re.compile(r"[a-z0-9]+://[^\s]+", re.IGNORECASE)
+BETWEEN_TARGETS = re.compile(r"[\s,]+(?=[a-z0-9]+://)", re.IGNORECASE)  # commas may stand inside one too
 
 
 def is_loopback(url: str) -> bool:
@@ -57,8 +93,74 @@ def http_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def cache_server(url: SecretStr) -> SecretStr:
+    """The address of a Redis or Valkey server; it may hold a password, so it is a secret.
+
+    Raises:
+        ValueError: It is none; says what it should be.
+    """
+    if not _is_cache_server(url.get_secret_value()):
+        raise ValueError(
+            "should be an address such as redis://user:password@host:6379/0, rediss://host/0 or unix:///path?db=0"
+        )
+    return url
+
+
+def _is_cache_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+        has_port = parts.port != 0
+    except ValueError:
+        return False
+    known = {"db"} | ({"ssl_ca_certs"} if parts.scheme == "rediss" else set())  # no way to trust everybody
+    if not options.keys() <= known or not options.get("db", "0").isdecimal():
+        return False
+    if parts.scheme == "unix":
+        return bool(parts.path.strip("/"))
+    is_database = re.fullmatch(r"/?\d*", parts.path) is not None
+    return parts.scheme in {"redis", "rediss"} and bool(parts.hostname) and has_port and is_database
+
+
+def database_url(url: SecretStr) -> SecretStr:
+    """The address of a PostgreSQL database.
+
+    Raises:
+        ValueError: It is none, or a letter in it has to be written otherwise; never shows any of it.
+    """
+    try:
+        parts = urlsplit(url.get_secret_value())
+        known = set(parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))) <= DATABASE_OPTIONS
+        is_whole = parts.scheme in {"postgresql", "postgres"} and parts.username and parts.port != 0
+    except ValueError:  # its text would show the value
+        known = is_whole = False
+    if (
+        not is_whole
+        or not re.fullmatch(r"/[^/@]+", parts.path)
+        or parts.fragment
+        or re.search(r"[\s\0]", url.get_secret_value())
+    ):
+        raise ValueError(
+            "should be an address such as postgresql://user:password@host/database; "
+            "in the password / is written as %2F, @ as %40, # as %23, ? as %3F, : as %3A and % as %25"
+        )
+    if not known:
+        raise ValueError(f"should have nothing behind the ? but {', '.join(sorted(DATABASE_OPTIONS))}")
+    return url
+
+
 HttpUrl = Annotated[str, AfterValidator(http_url)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(database_url)]
+CacheUrl = Annotated[SecretStr, AfterValidator(cache_server)]
+Origin = Literal["environment", "pnl.toml", "default"]
 PollSeconds = Annotated[float | None, Field(ge=0.1, le=86_400)]
+
+
+class Role(StrEnum):
+    """Who somebody is to the dashboard: an owner does everything, a viewer sees the numbers and changes nothing."""
+
+    OWNER = "owner"
+    VIEWER = "viewer"
 
 
 class Settings(BaseSettings):
@@ -100,6 +202,26 @@ class Settings(BaseSettings):
     john_token: SecretStr | None = Field(None, description="Bearer token of the deals endpoint, or Stripe secret key.")
     john_poll_s: PollSeconds = Field(None, description="Seconds between two polls of revenue; 30 unless set.")
 
+    daily_loss_limit: Decimal | None = Field(
+        None,
+        gt=0,
+        max_digits=15,
+        description="US dollars, positive: an alert when today's realized loss reaches it, fees and costs included.",
+    )
+    cost_budget: Decimal | None = Field(
+        None,
+        gt=0,
+        max_digits=15,
+        description="US dollars for a month's AI cost, by UTC's calendar: an alert when it is spent.",
+    )
+    alert_hold_s: float = Field(
+        120, ge=0, le=86_400, description="Seconds for which a source is down, or figures drift, before it is an alert."
+    )
+    notify_urls: SecretStr | None = Field(
+        None,
+        description="Where alerts are sent to: Apprise's addresses, separated by commas or spaces (extra `notify`).",
+    )
+
     breaker_failures: int = Field(
         3, ge=1, le=100, description="Failures of a source in a row; after one more it is left alone for a while."
     )
@@ -107,10 +229,23 @@ class Settings(BaseSettings):
         60, ge=1, le=3600, description="Seconds for which it is left alone; then one request tries whether it is back."
     )
 
+    store_url: DatabaseUrl | None = Field(
+        None,
+        description="PostgreSQL database for all that is recorded, `postgresql://user:password@host/database` (extra "
+        "`postgres`); unless set it is SQLite in the data folder.",
+    )
+    store_read_url: DatabaseUrl | None = Field(
+        None, description="A read replica of that database, which the history is read from instead."
+    )
     store_synchronous: Literal["FULL", "NORMAL"] = Field(
         "FULL",
-        description="SQLite durability. NORMAL saves a millisecond per commit and may lose the last ones at a power "
+        description="Durability. NORMAL saves a millisecond per commit and may lose the last ones at a power "
         "cut (421 of 500 simulated cuts lost some; FULL lost none).",
+    )
+    cache_url: CacheUrl | None = Field(
+        None,
+        description="Redis or Valkey, which the processes of a data folder share as a cache and to hear of commits: "
+        "`rediss://user:password@host:6379/0` (extra `redis`). Unless set the cache is on disk.",
     )
     commit_rows: int = Field(100, ge=1, le=10_000, description="Snapshots written in one commit at most.")
     raw_days: int = Field(
@@ -136,9 +271,14 @@ class Settings(BaseSettings):
         None,
         ge=0,
         le=65_535,
-        description="Port of 127.0.0.1 that answers `/metrics`, `/readyz` and `/healthz` without a password; 0: none. "
+        description="Port that answers `/metrics`, `/readyz` and `/healthz` without a password; 0: none. "
         "Unless set it is 9464 under `panel serve`, where no password is asked for; else the dashboard's own port has "
         "them alone.",
+    )
+    metrics_address: IPvAnyAddress = Field(
+        IPv4Address("127.0.0.1"),
+        description="Address of that port. Another one is for a network that a scraper alone reaches: nobody is asked "
+        "there who they are.",
     )
     allowed_hosts: str | None = Field(
         None, description="Names or addresses that the dashboard goes by besides localhost, separated by commas."
@@ -147,6 +287,13 @@ class Settings(BaseSettings):
     password_file: Path | None = Field(
         None, description="File that holds this password, readable by you alone (mode 0600)."
     )
+    viewer_password: SecretStr | None = Field(
+        None,
+        description="A second password, for viewers: they see the numbers, no record or file, and change nothing.",
+    )
+    viewer_password_file: Path | None = Field(
+        None, description="File that holds the viewers' password, readable by you alone (mode 0600)."
+    )
     cookie_secret: SecretStr | None = Field(
         None, description="Signs the login's cookies. Unless set it is new at each start: everybody logs in anew."
     )
@@ -154,6 +301,19 @@ class Settings(BaseSettings):
         default=False,
         description="A proxy in front of the dashboard asks who visitors are. Other machines may then reach it "
         "without a password, and the proxy is believed when it says who asks (`X-Forwarded-For`, `X-Forwarded-Proto`).",
+    )
+
+    report_cron: str | None = Field(
+        None,
+        description="When the running server writes a report by itself: five fields of cron in `PNL_TIMEZONE`, such as "
+        "`0 7 * * 1`. One that was missed is written at the next start.",
+    )
+    report_range: str = Field(
+        "7d",
+        description="Period of these reports, as `pnl report --range` takes it: `day-1`, `7d`, `week-1`, `month-1` …",
+    )
+    report_dir: Path | None = Field(
+        None, description="Folder for these reports; `reports` in the data folder unless set. Files have mode 0600."
     )
 
     @field_validator("timezone")
@@ -185,7 +345,25 @@ class Settings(BaseSettings):
             raise ValueError("should be one word of plain letters, without spaces or line ends (it becomes a header)")
         return key
 
-    @field_validator("data_dir", "kalshi_private_key_path", "password_file")
+    @field_validator("notify_urls")
+    @classmethod
+    def _targets(cls, urls: SecretStr | None) -> SecretStr | None:
+        if urls is not None and not all(map(TARGET.fullmatch, _split(urls))):
+            raise ValueError("should be addresses such as json://host/path, separated by commas or spaces")
+        return urls
+
+    @field_validator("report_cron")
+    @classmethod
+    def _five_fields(cls, cron: str | None) -> str | None:
+        if cron is None:
+            return None
+        from croniter import croniter  # noqa: PLC0415 - its import starts another program, so only for a schedule
+
+        if len(cron.split()) != CRON_FIELDS or not croniter.is_valid(cron):
+            raise ValueError("should be five fields of cron, such as 0 7 * * 1 (Mondays at 07:00)")
+        return cron
+
+    @field_validator("data_dir", "kalshi_private_key_path", "password_file", "viewer_password_file", "report_dir")
     @classmethod
     def _expanded(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser()
@@ -206,6 +384,12 @@ class Settings(BaseSettings):
             raise ConfigError(f"{TOML_FILE} holds {', '.join(unknown)}, which is no setting; the README lists them")
         return init_settings, env_settings, toml
 
+    @model_validator(mode="after")
+    def _replica_of_something(self) -> Self:
+        if self.store_read_url is not None and self.store_url is None:
+            raise ConfigError("PNL_STORE_READ_URL: it is a replica of PNL_STORE_URL, which is not set")
+        return self
+
     @cached_property
     def zone(self) -> ZoneInfo:
         """The reporting time zone."""
@@ -215,6 +399,11 @@ class Settings(BaseSettings):
     def hosts(self) -> frozenset[str]:
         """`allowed_hosts`, one by one and in lower case."""
         return frozenset(host.strip().lower() for host in (self.allowed_hosts or "").split(",")) - {""}
+
+    @property
+    def notify_targets(self) -> tuple[SecretStr, ...]:
+        """`notify_urls`, one by one; an address holds its own key, so none is ever shown."""
+        return () if self.notify_urls is None else tuple(map(SecretStr, _split(self.notify_urls)))
 
     @property
     def has_source(self) -> bool:
@@ -265,11 +454,39 @@ def load_settings(**given: Any) -> Settings:
         raise ConfigError(f"{TOML_FILE} cannot be read ({error.strerror})") from None
 
 
+def origins() -> dict[str, Origin]:
+    """Where `load_settings()` finds each setting, by field name; it has to have found them all good."""
+    environment, toml = EnvSettingsSource(Settings)(), TomlConfigSettingsSource(Settings).toml_data
+    of_file: dict[str, Origin] = dict.fromkeys(toml, "pnl.toml")
+    of_environment: dict[str, Origin] = dict.fromkeys(environment, "environment")
+    default: dict[str, Origin] = dict.fromkeys(Settings.model_fields, "default")
+    return default | of_file | of_environment
+
+
+def inherited_by_children() -> dict[str, str]:
+    """The environment without settings of ours: a process that needs some is told, and secrets do not spread."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PNL_")}
+
+
+def _split(urls: SecretStr) -> list[str]:
+    return BETWEEN_TARGETS.split(urls.get_secret_value().strip(" \t\r\n,"))
+
+
 def _in_words(message: str) -> str:
     return message.removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
 
 
-def _sync(folder: Path) -> None:
+def others_read(file: os.stat_result) -> bool:
+    """Whether others than the owner can read or write a file.
+
+    Root's own group counts as root: systemd hands a service its credentials in it, with an entry for that service.
+    """
+    is_of_root = os.geteuid() != 0 and file.st_uid == file.st_gid == 0
+    return bool(file.st_mode & (0o037 if is_of_root else 0o077))
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk hold which files are in a folder, so that a power cut does not undo a new one."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(opened)
@@ -286,7 +503,7 @@ def private_folder(path: Path) -> Path:
     try:
         if not path.is_dir():
             path.mkdir(mode=0o700, parents=True, exist_ok=True)  # one that exists keeps its mode: it may be shared
-            _sync(path.parent)  # else a power cut may take the folder with all that was synced in it
+            sync_folder(path.parent)  # else a power cut may take the folder with all that was synced in it
     except OSError as error:
         raise ConfigError(
             f"PNL_DATA_DIR: the folder {path} cannot be used ({error.strerror}); choose one that you can write to"

@@ -9,33 +9,47 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_args
 
-from pnl.cache import CURRENT, WARM_S, Cache, Cached, Stats
-from pnl.config import Settings
-from pnl.errors import ConfigError, HistoryError, StoreError, StoreHeld, StoreReadOnly
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from pnl.alerts import AlertWatch, News, Notifier, Rules
+from pnl.alerts.notify import message, troubles
+from pnl.cache import CURRENT, WARM_S, Cache, Cached, Server, Stats
+from pnl.cache.shared import Shared
+from pnl.config import NOTHING_SET, Settings
+from pnl.errors import ConfigError, HistoryError, PnlError, StoreError, StoreHeld, StoreNotReady, StoreReadOnly
 from pnl.follower import Follower
-from pnl.history.client import History
+from pnl.history.client import History, database_at
 from pnl.history.process import DEADLINE_S
-from pnl.history.wire import Counted
+from pnl.history.wire import Counted, Database
 from pnl.metrics import Levels, Metrics
 from pnl.model import PnLModel, as_json
+from pnl.notes import Notes
 from pnl.records import Agreement, Reading, Snapshot, State
+from pnl.report import Schedule
 from pnl.sources import Source, open_sources
 from pnl.sources.breaker import BreakerState
 from pnl.sources.transport import DEADLINE_S as REQUEST_S
 from pnl.sources.transport import OnAnswer, Transport
-from pnl.store import FILE, Archived, Beside, Change, Kind, Recorded, Store, read_beside
+from pnl.sources.turn import Pace, Turn
+from pnl.store import FILE, Archived, Change, Kind, Recorded, Store, beside_of, read_beside
 
 SLOWEST_COMMIT_S = 0.25
 LATE_S = 4.0
 FOLLOW_S = 0.5
+READY_S = 10.0
+LOOK_S = 0.02
 RETAIN_S = 6 * 3600
+REPORT_S = 30
 SUMMARY_S = 60
+JUDGE_S = 1.0
 CACHE_FOLDER = "cache"
 POLLS_UNTIL_LATE = 2
 
@@ -46,10 +60,11 @@ class Engine:
     """One running `pnl`: sources, store and model; opened and closed with `async with`.
 
     With `records=False` it reads what is recorded and writes nothing: for a look beside the process that writes.
-    With `follows=True` it does not mind another process that writes: it shows what that one records, and takes its
-    place as soon as it is gone.
-    Whoever wants to show the numbers watches `engine.model.param.snapshot`: it changes once they are committed.
-    What is measured of all that is in `engine.metrics`.
+    With `follows=True` it is a dashboard's: it does not mind another process that writes, but shows what that one
+    records, and takes its place as soon as it is gone; and its history is started at once, as pages will ask for it.
+    Whoever wants to show the numbers watches `engine.model.param.snapshot`: it changes once they are committed. What a
+    person should be told of is in `engine.alerts`, watched through `param.current`.
+    What is measured of all that is in `engine.metrics`, what a person noted in `engine.notes`.
     """
 
     is_demo = False
@@ -63,13 +78,21 @@ class Engine:
         self._holder: str | None = None
         self.metrics = Metrics()
         self.model = PnLModel(mark=settings.kalshi_mark)
+        self.alerts = AlertWatch(_rules(settings))
+        self._notifier = Notifier(() if self.is_demo else settings.notify_targets)
         self.store = self._store()
         self.cache = Cache(None)
+        self._held = AsyncExitStack()  # what only the process that records has open
+        self._lost = asyncio.Event()
+        self.notes = Notes(settings.data_dir)
         self.history = self._history(Counted())
         self._on_answer = on_answer
         self._transport = Transport()
         self.resources = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
+        self._recording: list[asyncio.Task[None]] = []  # those of them that only the process that records has
+        self._turns: dict[str, Turn] = {}
+        self._schedule = Schedule.of(settings)
         self._watch()
 
     async def __aenter__(self) -> Self:
@@ -103,22 +126,25 @@ class Engine:
     async def open(self) -> None:
         """Open every part, in order; `resources` closes them in reverse."""
         if not self.settings.has_source:
-            raise ConfigError(
-                "no source is configured: set PNL_KALSHI_KEY_ID and PNL_KALSHI_PRIVATE_KEY_PATH, "
-                "PNL_ANTHROPIC_ADMIN_KEY or PNL_JOHN_URL (the README tells how); `panel serve app/` shows a demo"
-            )
+            raise ConfigError(NOTHING_SET)
         self._transport = Transport(
             on_answer=self._on_answer,
             breaker_failures=self.settings.breaker_failures,
             breaker_s=self.settings.breaker_s,
         )
         await self.resources.enter_async_context(self._transport)
+        self.notes.folder = self.settings.data_dir  # a demo knows its own only now
         sources, others = open_sources(self.settings, self._transport)
         self.history = self._history(counted(sources))
+        self.resources.push_async_callback(self.history.aclose)  # also when the store cannot be opened
+        if self._follows:
+            await self.history.start()  # it loads its libraries while the store is read
         recorded = await self._open_store()
         # Closed before the store, which keeps its log beside the file while anybody reads.
         self.resources.push_async_callback(self.history.aclose)
         self.model.read_from(sources, others).restore(recorded)
+        self.alerts.recall(self.settings.data_dir)
+        self.resources.push_async_callback(self._notifier.aclose)
         if any(reading.state is State.STALE for reading in self.model.readings.values()):
             await self._show_restored()
 
@@ -129,7 +155,8 @@ class Engine:
             kind=_kind(settings),
             zone=settings.timezone,
             counted=counts,
-            version=lambda: self.model.snapshot and self.model.snapshot.sequence,
+            database=_database(settings),
+            version=lambda: self.model.snapshot and (self.model.snapshot.sequence, self.model.snapshot.is_recorded),
             on_query=self.metrics.queried,
         )
 
@@ -138,11 +165,17 @@ class Engine:
         return Store(
             settings.data_dir,
             kind=_kind(settings),
+            url=settings.store_url,
             synchronous=settings.store_synchronous,
             commit_rows=settings.commit_rows,
             commit_ms=settings.commit_ms,
-            on_commit=self.metrics.committed,
+            on_commit=self._committed,
         )
+
+    def _committed(self, seconds: float) -> None:
+        """In the writer's thread."""
+        self.metrics.committed(seconds)
+        self.cache.shared.tell()
 
     async def _show_restored(self) -> None:
         """What is on disk stands before the first poll ends, and is recorded as the stale total that it is."""
@@ -156,42 +189,85 @@ class Engine:
         """Become the process that records; else read what there is."""
         if not self._records:
             return await self._read_beside()
-        self.store = self._store()
         try:
-            await self.resources.enter_async_context(self.store)
+            return await self._hold_store()
         except StoreHeld as held:
             if not self._follows:
                 raise
             self._holder = held.holder
-            return await self._read_beside()
         except StoreReadOnly as error:
             if not self._follows:
                 raise
             log.warning("%s", error)
             self._records = False
+        if self._holder is None:
             return await self._read_beside()
-        self.cache = await self.resources.enter_async_context(Cache(self.settings.data_dir / CACHE_FOLDER))
+        recorded = await self._read_held()
+        self.cache = Cache(None, server=self._server(recorded, writes=False))
+        return recorded
+
+    async def _hold_store(self) -> Recorded:
+        """Open the store for writing, and then the cache, which only the process that has the store writes."""
+        self.store = self._store()
+        held = AsyncExitStack()
+        await held.enter_async_context(self.store)
+        self._held = await self.resources.enter_async_context(held)
+        server = self._server(self.store.recorded, writes=True)
+        cache = Cache(None if server else self.settings.data_dir / CACHE_FOLDER, server=server)
+        self.cache = await held.enter_async_context(cache)
         return self.store.recorded
 
+    def _server(self, recorded: Recorded, *, writes: bool) -> Server | None:
+        """What the processes of this data folder share; a copy of the folder is another one."""
+        if self.settings.cache_url is None or not recorded.identity:
+            return None
+        copy = f"{self.store.path.stat().st_ino:x}" if self.settings.store_url is None else "database"
+        space = f"{recorded.identity}-{copy}"
+        return Server(self.settings.cache_url, space, writes=writes, on_change=self._shared_changed)
+
+    def _shared_changed(self, trouble: str | None) -> None:
+        if trouble is not None:
+            self.metrics.lost_shared_cache()
+        self._remark_shared(trouble)
+
+    def _remark_shared(self, trouble: str | None) -> None:
+        says = f"The shared cache (PNL_CACHE_URL) is not used: {trouble}. The numbers are the same without it."
+        self.model.remark(*([says] if trouble else []))
+
     async def _read_beside(self) -> Recorded:
-        return await asyncio.to_thread(read_beside, self.settings.data_dir, _kind(self.settings))
+        settings = self.settings
+        return await asyncio.to_thread(read_beside, settings.data_dir, settings.store_url, _kind(settings))
+
+    async def _read_held(self) -> Recorded:
+        """The same, where its holder may have begun just now: it makes its database, or migrates it, for a moment."""
+        is_too_early, until = retry_if_exception_type(StoreNotReady), stop_after_delay(READY_S)
+        attempts = AsyncRetrying(retry=is_too_early, stop=until, wait=wait_fixed(LOOK_S), reraise=True)
+        return await attempts(self._read_beside)
 
     def start(self) -> None:
         """Begin to poll, each source at its own pace, so that a slow one holds nobody up; or to follow who does."""
         self._run("summarize", self._summarize())
+        self._run("judge", self._judge())
+        self._run("check-targets", self._check_targets())
         if self._holder is None:
             self._start_polling()
         else:
             self._run("follow", self._follow())
 
     def _start_polling(self) -> None:
-        for name in self.model.sources:
-            self._run(f"poll-{name}", self._poll(name))
+        for name, source in self.model.sources.items():
+            self._turns[name] = Turn(source.poll_s)
+            self._recording.append(self._run(f"poll-{name}", self._poll(name)))
         if self._records:
-            self._run("retain", self._retain())
+            self._recording.append(self._run("retain", self._retain()))
+            self._run("give-way", self._give_way())
+        if self._records and self._schedule is not None:
+            self._recording.append(self._run("report", self._report()))
 
-    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(asyncio.create_task(work, name=name))
+    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+        return task
 
     async def _summarize(self) -> None:
         """Log once a minute where the time went, and give back the memory that pages left behind."""
@@ -200,6 +276,33 @@ class Engine:
             if summary := self.metrics.spans.summary():
                 log.info("where the time went: %s", summary)
             await asyncio.to_thread(_give_back_memory)
+
+    async def _judge(self) -> None:
+        """Once a second, whatever comes: some alerts are of what does not. The process that records tells of them."""
+        while True:
+            try:
+                with self.metrics.spans("judge"):
+                    news = self.alerts.look(self.model, datetime.now(UTC))
+                if self._records and self._holder is None:
+                    await self._tell(news)
+            except Exception:
+                log.exception("the alerts could not be judged")
+            await asyncio.sleep(JUDGE_S)
+
+    async def _check_targets(self) -> None:
+        for trouble in await asyncio.to_thread(troubles, self._notifier.targets):
+            log.warning("%s", trouble)
+
+    async def _tell(self, news: Sequence[News]) -> None:
+        """Remember it first: a crash between the two then takes a message, and the page still says it."""
+        try:
+            if self.alerts.is_to_be_kept:
+                await asyncio.to_thread(self.alerts.keep)
+        except OSError as error:
+            if news:  # else it was said already, and is tried again each second
+                log.warning("a restart would tell of this alert again, the disk cannot be written: %s", error.strerror)
+        for each in news:
+            self._notifier.send(*message(each, is_simulated=self.settings.is_simulated))
 
     async def _retain(self) -> None:
         """Move months of old snapshots into the archive, now and then."""
@@ -223,29 +326,91 @@ class Engine:
             written = await self.history.archive(month.name, start_ms=month.start_ms, until_ms=month.until_ms)
             await self.store.retire(Archived(month.name, month.until_ms, **written))
 
+    async def _report(self) -> None:
+        """Write each report once it is due; the first look waits until the sources had time to answer."""
+        while True:
+            await asyncio.sleep(REPORT_S)
+            try:
+                await self.report_if_due(datetime.now(UTC))
+            except PnlError as error:
+                log.warning("the report that is due is not written: %s", error)
+
+    async def report_if_due(self, now: datetime) -> Path | None:
+        """Write the report that should be there by now; returns its file, None if there is nothing to do.
+
+        Raises:
+            HistoryError: The history cannot be asked.
+            ReportError: The file cannot be written.
+        """
+        due = None if self._schedule is None else self._schedule.due(now)
+        if self._schedule is None or due is None:
+            return None
+        await self._schedule.write(
+            self.history, due, now=now, kind=self.kind_of_numbers, sources=tuple(self.model.readings)
+        )
+        log.info("report: %s", due.path.name)
+        return due.path
+
+    @property
+    def kind_of_numbers(self) -> str:
+        """What is to be warned of: `demo` or `simulated`; empty for real ones."""
+        return "demo" if self.is_demo else "simulated" if self.settings.is_simulated else ""
+
+    async def _give_way(self) -> None:
+        """Follow the process that records now, should this one lose its database to it."""
+        await self._lost.wait()
+        self._lost.clear()
+        log.warning("%s records now; it is followed from here on", self.store.lost_to)
+        self._holder, self._turns = self.store.lost_to, {}
+        for task in self._recording:
+            task.cancel()
+        await asyncio.gather(*self._recording, return_exceptions=True)
+        self._recording.clear()
+        await self._held.aclose()
+        self.cache = Cache(None, server=self._server(self.store.recorded, writes=False))
+        await self._follow()
+
     async def _follow(self) -> None:
-        """Show what another process records, and go on in its place once it lets go of the folder."""
-        with Beside(self.store.path, _kind(self.settings)) as beside:
+        """Show what another process records, and go on in its place once it lets go of the folder or database."""
+        with beside_of(self.settings.data_dir, self.settings.store_url, _kind(self.settings)) as beside:
             follower = Follower(self.model, beside)
-            while not await self._takes_over():
-                try:
-                    await follower.catch_up(str(self._holder))
-                except StoreError as error:
-                    log.warning("%s", error)
-                await asyncio.sleep(FOLLOW_S)
+            async with self.cache:
+                while not await self._takes_over():
+                    await self._catch_up(follower)
+        self._remark_shared(self.cache.shared.trouble)
         self._start_polling()
+
+    async def _catch_up(self, follower: Follower) -> None:
+        """Look at the record once, and for a while again whenever its writer says so."""
+        until = time.monotonic() + FOLLOW_S
+        while True:
+            try:
+                await follower.catch_up(str(self._holder))
+            except StoreError as error:
+                log.warning("%s", error)
+            await asyncio.sleep(LOOK_S)
+            if (left_s := until - time.monotonic()) <= 0:
+                return
+            await self.cache.shared.heard(left_s)
 
     async def _takes_over(self) -> bool:
         """Try to become the process that records."""
-        self._holder = None
         try:
-            recorded = await self._open_store()
+            recorded = await self._hold_store()
+        except StoreHeld as held:
+            self._holder = held.holder
+            return False
+        except StoreReadOnly as error:
+            log.warning("%s", error)
+            self._records = False
+            recorded = await self._read_beside()
         except StoreError as error:
             log.warning("%s", error)
             self._holder = "another process"
-        if self._holder is None:
-            self.model.restore(recorded)
-        return self._holder is None
+            return False
+        self._holder = None
+        self.model.restore(recorded)
+        return True
 
     async def aclose(self) -> None:
         """Stop polling, write what waits, close everything."""
@@ -280,9 +445,7 @@ class Engine:
         return snapshot
 
     async def _poll(self, name: str) -> None:
-        loop = asyncio.get_running_loop()
         poll_s = self.model.sources[name].poll_s
-        due = loop.time()
         while True:
             try:
                 with self.metrics.spans(f"poll {name}", slow_s=REQUEST_S):
@@ -290,8 +453,26 @@ class Engine:
                 await self._record(change)
             except Exception:
                 log.exception("a poll of %s could not be shown", name)  # the next one may, and must be tried
-            due = max(due + poll_s, loop.time())  # a late poll is not made up for by a burst
-            await asyncio.sleep(due - loop.time())
+            await self._turns[name].wait()
+
+    def poll_now(self, name: str) -> bool:
+        """Ask a source at once and not at its turn; to be called on the loop.
+
+        Returns:
+            Whether it is asked: not within 5 s of the last such wish, nor where there is no such source here.
+        """
+        return name in self._turns and self._turns[name].hurry()
+
+    @property
+    def paces(self) -> dict[str, Pace]:
+        """By source, how it is asked at the moment; none while another process asks."""
+        return {name: self._pace(name, turn) for name, turn in self._turns.items()}
+
+    def _pace(self, name: str, turn: Turn) -> Pace:
+        breaker = self._transport.breakers.get(name)
+        if breaker is None:
+            return Pace(turn.next_at())
+        return Pace(turn.next_at(rest_s=breaker.next_try_s), breaker.state)
 
     async def _pull(self, name: str, *, patience_s: float) -> Change:
         """Poll a source; one that takes too long is shown as stale while it goes on."""
@@ -335,7 +516,16 @@ class Engine:
         done = asyncio.wrap_future(written)
         done.add_done_callback(_hear)
         await asyncio.wait([done], timeout=SLOWEST_COMMIT_S)
+        if self.store.lost_to is not None:
+            self._lost.set()
+        if change.snapshot is not None and not written.done():
+            done.add_done_callback(partial(self._is_on_disk, change.snapshot.sequence))
         return _trouble(written)
+
+    def _is_on_disk(self, sequence: int, done: asyncio.Future[None]) -> None:
+        """Take back that the snapshot is not recorded, once it is."""
+        if not done.cancelled() and done.exception() is None:
+            self.model.was_recorded(sequence)
 
     def _refresh_cache(self, change: Change, *, is_recorded: bool) -> None:
         """Forget what a new record changes, and keep the snapshot that includes it once it is on disk."""
@@ -370,6 +560,9 @@ class Engine:
         """Let what stands elsewhere already be read when somebody asks for the metrics."""
         watch = self.metrics.watch
         watch("pnl_cache_hit_ratio", lambda: _ratios(current=self.cache.stats, history=self.history.shared))
+        watch(
+            "pnl_shared_cache_up", lambda: {(): self.cache.shared.trouble is None} if self.cache.shared.is_set else {}
+        )
         watch("pnl_source_age_seconds", self._ages_s)
         watch("pnl_source_state", lambda: _states(State, {r.source: r.state for r in self.readings}))
         watch("pnl_breaker_state", self._breaker_states)
@@ -397,6 +590,10 @@ class Engine:
         return Agreement.UNKNOWN if self.model.snapshot is None else self.model.snapshot.agreement
 
 
+def _rules(settings: Settings) -> Rules:
+    return Rules(settings.daily_loss_limit, settings.cost_budget, settings.alert_hold_s, settings.zone)
+
+
 def _states(states: Iterable[str], of: Mapping[str, str]) -> Levels:
     return {(source, state): state == now for source, now in of.items() for state in states}
 
@@ -408,10 +605,14 @@ def _of(shown: Snapshot | None, figure: Callable[[Snapshot], Decimal | bool | No
 
 def _ratios(**caches: Stats) -> Levels:
     return {
-        (cache, name): level.hit_ratio
+        (cache, level.name): getattr(stats, level.name).hit_ratio
         for cache, stats in caches.items()
-        for name, level in zip(("memory", "disk", "store"), (stats.memory, stats.disk, stats.store), strict=True)
+        for level in fields(stats)
     }
+
+
+def _is_up(shared: Shared) -> Levels:
+    return {(): shared.trouble is None} if shared.is_set else {}
 
 
 def counted(sources: Iterable[Source]) -> Counted:
@@ -429,7 +630,15 @@ def history_of(settings: Settings, *, deadline_s: float = DEADLINE_S) -> History
     if settings.has_source:
         kind, counts = _kind(settings), counted(open_sources(settings, Transport())[0])
     path = settings.data_dir / FILE
-    return History(path, kind=kind, zone=settings.timezone, counted=counts, deadline_s=deadline_s)
+    return History(
+        path, kind=kind, zone=settings.timezone, counted=counts, database=_database(settings), deadline_s=deadline_s
+    )
+
+
+def _database(settings: Settings) -> Database | None:
+    """The database that the history is read from."""
+    url = settings.store_read_url or settings.store_url
+    return None if url is None else database_at(url)
 
 
 def _give_back_memory() -> None:

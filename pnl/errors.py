@@ -48,6 +48,10 @@ class StoreError(PnlError):
     """The store cannot be opened, read or written."""
 
 
+class StoreNotReady(StoreError):
+    """Nothing can be read yet: whoever records has not made the database so far, or not brought it to this version."""
+
+
 class Damaged(StoreError):
     """A file of the store does not hold what was written to it."""
 
@@ -70,6 +74,14 @@ class HistoryError(PnlError):
 
 class HistoryDown(HistoryError):
     """The process that answers questions about the history died or took too long; the next question starts it anew."""
+
+
+class LinkRefused(PnlError):
+    """A link that was handed out does not let anybody in any more, or never did."""
+
+
+class ReportError(PnlError):
+    """A report cannot be written where it should be."""
 
 
 class SimulatorError(PnlError):

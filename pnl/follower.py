@@ -1,13 +1,13 @@
 """A model that shows what another process records, for a dashboard on a data folder that is taken."""
 
 import asyncio
-import sqlite3
 from dataclasses import replace
 
-from pnl.errors import StoreError
 from pnl.model import PnLModel
 from pnl.records import Snapshot
 from pnl.store import Beside
+
+type Looked = tuple[Snapshot | None, PnLModel | None]
 
 
 class Follower:
@@ -27,22 +27,30 @@ class Follower:
         Raises:
             StoreError: The record cannot be read now.
         """
-        try:
-            newest = await asyncio.to_thread(self._look)
-        except sqlite3.Error as error:
-            raise StoreError(f"what {holder} records cannot be read: {error}") from error
+        newest, restored = await self._looked()
+        if restored is not None:
+            self._model.become(restored)
         if newest is not None:
-            says = f"Recorded by {holder} on this machine, which holds the data folder; this page follows it."
+            says = f"Recorded by {holder} {self._beside.where}; this page follows it."
             self._model.show_recorded(replace(newest, notes=(says, *newest.notes)))
 
-    def _look(self) -> Snapshot | None:
-        """The newest snapshot if there is a new one; records are read anew when it counts other ones."""
+    async def _looked(self) -> Looked:
+        """Look in a thread; should nobody wait any more, wait for its end, so that the record can be closed."""
+        looking = asyncio.ensure_future(asyncio.to_thread(self._look))
+        try:
+            return await asyncio.shield(looking)
+        except asyncio.CancelledError:
+            await asyncio.gather(looking, return_exceptions=True)
+            raise
+
+    def _look(self) -> Looked:
+        """The newest snapshot if there is a new one, and a model of its records if it counts other ones."""
         if not self._beside.has_grown():
-            return None
+            return None, None
         newest = self._beside.newest(self._model.readings)
         if newest is None or newest == self._shown:
-            return None
-        if self._shown is None or newest.records != self._shown.records:
-            self._model.restore(self._beside.recorded())
+            return None, None
+        is_same = self._shown is not None and newest.records == self._shown.records
+        restored = None if is_same else self._model.restored(self._beside.recorded())
         self._shown = newest
-        return newest
+        return newest, restored

@@ -4,23 +4,29 @@ Trading changes when a pair nets or a market settles, fees when a fill is made, 
 day that it closed, both from that day's first local minute on. No marks of the past are known, so open P&L is not here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
 from itertools import groupby
+from operator import attrgetter
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from pnl.ledger import Ledger
-from pnl.records import MICRO, MONEY_FIELDS, ZERO, CostDay, Deal
-from pnl.rows import to_us
+from pnl.records import MICRO, ZERO, CostDay, Deal, Settlement
+from pnl.rows import micros, to_us
+from pnl.schema import BAR_PARTS
 
 MINUTE_US = 60_000_000
 COMPONENTS = ("kalshi_realized", "kalshi_fees", "billed_costs", "estimated_costs", "total_revenue")
+ADDED = ("kalshi_realized", "total_revenue")
 
 type Component = Literal["kalshi_realized", "kalshi_fees", "billed_costs", "estimated_costs", "total_revenue"]
-type Minute = tuple[int, int, dict[str, tuple[int, int, int, int, int]]]
-"""A minute since the epoch, how many instants changed it; per money column open, high, low, close and sum in µUSD."""
+type Kind = Literal["fill", "settlement", "cost", "deal"]
+type Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,35 +45,76 @@ class Step:
     @property
     def net_usd(self) -> Decimal:
         """What it adds to the net P&L."""
-        return self.usd if self.component in ("kalshi_realized", "total_revenue") else -self.usd
+        return self.usd if self.component in ADDED else -self.usd
 
 
-def journal(ledger: Ledger, cost_days: Iterable[CostDay], deals: Iterable[Deal], zone: tzinfo) -> list[Step]:
-    """All steps that these records make, oldest first; those that are zero are left out."""
-    steps = [*_of_trading(ledger), *_of_costs(cost_days, zone), *_of_deals(deals, zone)]
-    return sorted((step for step in steps if step.usd), key=lambda step: step.at)
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """All that one record did to the P&L: by how much which part of it grew, see `Step`.
+
+    `record` is what the record is called among those of its kind and source: a fill's id, a settled market's ticker, a
+    cost's day and line, a deal's origin and id. `side`, `count` and `price_usd` are a fill's, `side` of a settlement is
+    its result; `text` is what somebody else wrote about it.
+    """
+
+    at: datetime
+    kind: Kind
+    source: str
+    record: str
+    key: str
+    usd: Mapping[Component, Decimal]
+    side: str = ""
+    count: Decimal | None = None
+    price_usd: Decimal | None = None
+    text: str = ""
+
+    @property
+    def net_usd(self) -> Decimal:
+        """What it adds to the net P&L."""
+        return sum((usd if component in ADDED else -usd for component, usd in self.usd.items()), ZERO)
+
+    @property
+    def steps(self) -> Iterable[Step]:
+        """Its steps; those that are zero are left out."""
+        return (Step(self.at, part, usd, self.source, self.key) for part, usd in self.usd.items() if usd)
 
 
-def _of_trading(ledger: Ledger) -> Iterable[Step]:
+def postings(ledger: Ledger, cost_days: Iterable[CostDay], deals: Iterable[Deal], zone: tzinfo) -> list[Posting]:
+    """What each of these records did to the P&L, oldest first."""
+    found = [*_of_trading(ledger), *_of_costs(cost_days, zone), *_of_deals(deals, zone)]
+    return sorted(found, key=lambda posting: posting.at)
+
+
+def steps_of(found: Iterable[Posting]) -> list[Step]:
+    """All steps that these postings make, in their order."""
+    return [step for posting in found for step in posting.steps]
+
+
+def _of_trading(ledger: Ledger) -> Iterable[Posting]:
     for book in ledger.books.values():
         for entry in book.entries:
-            yield Step(entry.at, "kalshi_realized", entry.realized_usd, "kalshi", entry.ticker)
-            yield Step(entry.at, "kalshi_fees", entry.fee_usd, "kalshi", entry.ticker)
+            usd: dict[Component, Decimal] = {"kalshi_realized": entry.realized_usd, "kalshi_fees": entry.fee_usd}
+            row = entry.record
+            if isinstance(row, Settlement):
+                yield Posting(entry.at, "settlement", "kalshi", row.ticker, row.ticker, usd, row.result.value)
+            else:
+                price_usd = row.cost_usd / row.count
+                yield Posting(entry.at, "fill", "kalshi", row.fill_id, row.ticker, usd, row.side, row.count, price_usd)
 
 
-def _of_costs(cost_days: Iterable[CostDay], zone: tzinfo) -> Iterable[Step]:
+def _of_costs(cost_days: Iterable[CostDay], zone: tzinfo) -> Iterable[Posting]:
     for day in cost_days:
         component: Component = "estimated_costs" if day.is_estimate else "billed_costs"
         at = _midnight(day.day, zone)
-        for line in day.lines:
-            yield Step(at, component, line.amount_usd, day.source, line.item)
+        for number, line in enumerate(day.lines):
+            yield Posting(at, "cost", day.source, f"{day.day} {number}", line.item, {component: line.amount_usd})
 
 
-def _of_deals(deals: Iterable[Deal], zone: tzinfo) -> Iterable[Step]:
+def _of_deals(deals: Iterable[Deal], zone: tzinfo) -> Iterable[Posting]:
     for deal in deals:
-        at = _midnight(deal.closed_on, zone)
-        yield Step(at, "total_revenue", deal.revenue_usd, "john", deal.deal_id)
-        yield Step(at, "billed_costs", deal.fee_usd, "john", deal.deal_id)
+        usd: dict[Component, Decimal] = {"total_revenue": deal.revenue_usd, "billed_costs": deal.fee_usd}
+        at, record = _midnight(deal.closed_on, zone), f"{deal.origin} {deal.deal_id}"
+        yield Posting(at, "deal", "john", record, deal.deal_id, usd, deal.status, text=deal.description)
 
 
 def _midnight(day: date, zone: tzinfo) -> datetime:
@@ -96,7 +143,7 @@ def not_known_yet(steps: Iterable[Step], shown: Mapping[str, Decimal], at: datet
     ]
 
 
-def minutes(steps: Sequence[Step], *, last: int | None = None) -> list[Minute]:
+def minutes(steps: Iterable[Step], *, last: int | None = None) -> dict[str, Integers]:
     """The cumulative P&L in minutes, only those in which something changed.
 
     Args:
@@ -105,35 +152,46 @@ def minutes(steps: Sequence[Step], *, last: int | None = None) -> list[Minute]:
             later and known all the same is put into this minute.
 
     Returns:
-        A minute opens where the one before it closed. Sums are over the states behind each instant's steps.
+        Columns of one length: `minute` since the epoch, `snapshots` (how many instants changed it), and of every money
+        column `<column>_open`, `_high`, `_low`, `_close` and `_sum` in µUSD. A minute opens where the one before it
+        closed; sums are over the states behind each instant's steps.
     """
+    at, states = _states(steps)
+    minute = at if last is None else np.minimum(at, last)
+    starts = np.flatnonzero(np.diff(minute, prepend=minute[:1] - 1))
+    found = {"minute": minute[starts], "snapshots": np.diff(starts, append=len(minute))}
+    for name, values in states.items():
+        found |= {f"{name}_{part}": column for part, column in _bars(values, starts).items()}
+    return found
+
+
+def _states(steps: Iterable[Step]) -> tuple[Integers, dict[str, Integers]]:
+    """The minute of each instant, and every money column behind its steps in whole µUSD, rounded as a snapshot's is."""
     totals = dict.fromkeys(COMPONENTS, ZERO)
-    state = dict.fromkeys(MONEY_FIELDS, 0)
-    bars = []
-    for minute, some in groupby(steps, key=lambda step: _minute(step, last)):
-        states = [state]
-        for _, together in groupby(some, key=lambda step: step.at):
-            for step in together:
-                totals[step.component] += step.usd
-            states.append(_state(totals))
-        bars.append((minute, len(states) - 1, {name: _bar([one[name] for one in states]) for name in MONEY_FIELDS}))
-        state = states[-1]
-    return bars
-
-
-def _minute(step: Step, last: int | None) -> int:
-    minute = to_us(step.at) // MINUTE_US
-    return minute if last is None else min(minute, last)
-
-
-def _state(totals: Mapping[str, Decimal]) -> dict[str, int]:
-    """Every money column in whole µUSD, each part rounded as a snapshot rounds it."""
-    part = {name: int(totals[name].quantize(MICRO).scaleb(6)) for name in COMPONENTS}
+    shown = dict.fromkeys(COMPONENTS, 0)
+    found: list[tuple[int, ...]] = []
+    for at, together in groupby(steps, key=attrgetter("at")):
+        for step in together:
+            totals[step.component] += step.usd
+            shown[step.component] = micros(totals[step.component])
+        found.append((to_us(at) // MINUTE_US, *shown.values()))
+    at, *columns = np.array(found, np.int64).reshape(-1, 1 + len(COMPONENTS)).T
+    part = dict(zip(COMPONENTS, columns, strict=True))
     kalshi = part["kalshi_realized"] - part["kalshi_fees"]
     costs = part["billed_costs"] + part["estimated_costs"]
     net = kalshi - costs + part["total_revenue"]
-    return {**part, "kalshi_unrealized": 0, "kalshi_pnl": kalshi, "total_costs": costs, "net_pnl": net}
+    return at, {**part, "kalshi_unrealized": at * 0, "kalshi_pnl": kalshi, "total_costs": costs, "net_pnl": net}
 
 
-def _bar(values: Sequence[int]) -> tuple[int, int, int, int, int]:
-    return values[0], max(values), min(values), values[-1], sum(values[1:])
+def _bars(values: Integers, starts: Integers) -> dict[str, Integers]:
+    """One bar of each stretch of values, which are those from one of `starts` to the next."""
+    if not len(values):
+        return dict.fromkeys(BAR_PARTS, values)
+    opened = np.concatenate(([0], values[:-1]))[starts]
+    return {
+        "open": opened,
+        "high": np.maximum(opened, np.maximum.reduceat(values, starts)),
+        "low": np.minimum(opened, np.minimum.reduceat(values, starts)),
+        "close": np.append(values[starts[1:] - 1], values[-1]),
+        "sum": np.add.reduceat(values, starts),
+    }

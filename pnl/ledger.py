@@ -12,7 +12,7 @@ from datetime import date, datetime, tzinfo
 from decimal import Decimal
 from typing import Literal
 
-from pnl.records import CENT, ZERO, Fill, Mark, Result, Settlement
+from pnl.records import CENT, ZERO, Fill, Mark, Result, Settlement, Side
 
 ONE = Decimal(1)
 BASIS_UNIT = Decimal("1e-8")
@@ -22,12 +22,13 @@ MarkRule = Literal["mid", "bid"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One change of realized P&L or fees, at the instant it happened."""
+    """One change of realized P&L or fees, at the instant it happened, and the record that made it."""
 
     ticker: str
     at: datetime
     realized_usd: Decimal
     fee_usd: Decimal
+    record: Fill | Settlement
 
     @property
     def pnl_usd(self) -> Decimal:
@@ -59,7 +60,7 @@ class Position:
 class Book:
     """One market, folded: what is still held, every change of its P&L, and what is odd about its records.
 
-    `realized_usd`, before fees, and `fees_usd` are the exact sums of its entries.
+    `realized_usd`, before fees, and `fees_usd` are the exact sums of its entries, `newest_at` the instant of the last.
     """
 
     ticker: str
@@ -70,11 +71,13 @@ class Book:
     oddity: str | None = None
     realized_usd: Decimal = field(init=False)
     fees_usd: Decimal = field(init=False)
+    newest_at: datetime | None = field(init=False)
 
     def __post_init__(self) -> None:
         # Added up once: every poll compares them with the venue's own figures.
         object.__setattr__(self, "realized_usd", sum((entry.realized_usd for entry in self.entries), ZERO))
         object.__setattr__(self, "fees_usd", sum((entry.fee_usd for entry in self.entries), ZERO))
+        object.__setattr__(self, "newest_at", max((entry.at for entry in self.entries), default=None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ def fold(ticker: str, fills: Iterable[Fill], settlement: Settlement | None = Non
     ordered = sorted(fills, key=lambda fill: (fill.filled_at, fill.fill_id))
     for fill in ordered:
         position, realized_usd = acquire(position, fill)
-        entries.append(Entry(ticker, fill.filled_at, realized_usd, fill.fee_usd))
+        entries.append(Entry(ticker, fill.filled_at, realized_usd, fill.fee_usd, fill))
     book = Book(ticker, position, tuple(entries), len(ordered), is_settled=False)
     return book if settlement is None else _settle(book, ordered, settlement)
 
@@ -141,7 +144,7 @@ def _settle(book: Book, fills: list[Fill], row: Settlement) -> Book:
             oddity = oddity or "the settlement holds contracts that no fill shows; the settlement counts"
     else:
         payout_usd, oddity = payout(row, book.position.count, book.position.basis_usd)
-        closing = Entry(book.ticker, row.settled_at, payout_usd - book.position.basis_usd, ZERO)
+        closing = Entry(book.ticker, row.settled_at, payout_usd - book.position.basis_usd, ZERO, row)
     return replace(book, position=Position(), entries=(*book.entries, closing), is_settled=True, oddity=oddity)
 
 
@@ -151,7 +154,8 @@ def _close_from_row(book: Book, row: Settlement) -> tuple[Entry, str | None]:
     cost_usd = row.yes_cost_usd + row.no_cost_usd
     payout_usd, oddity = payout(row, row.yes_count - row.no_count, cost_usd - pairs)
     lifetime_usd = payout_usd + pairs - cost_usd
-    return Entry(book.ticker, row.settled_at, lifetime_usd - book.realized_usd, row.fee_usd - book.fees_usd), oddity
+    realized_usd, fee_usd = lifetime_usd - book.realized_usd, row.fee_usd - book.fees_usd
+    return Entry(book.ticker, row.settled_at, realized_usd, fee_usd, row), oddity
 
 
 def payout(row: Settlement, net_count: Decimal, basis_usd: Decimal) -> tuple[Decimal, str | None]:
@@ -190,6 +194,54 @@ def unrealized(position: Position, mark: Mark, *, rule: MarkRule = "mid") -> Dec
     """Open P&L of a position at a mark, before fees."""
     price = mark_price(mark, is_yes=position.count > 0, rule=rule)
     return position.value_usd(price) - position.basis_usd
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """What is held of one open market: so many contracts of a side, what they cost before fees, and their mark.
+
+    `price_usd` is what one of them is worth at the mark; it, `value_usd` and `unrealized_usd` are None without one.
+    """
+
+    ticker: str
+    side: Side
+    count: Decimal
+    cost_usd: Decimal
+    mark: Mark | None = None
+    price_usd: Decimal | None = None
+    value_usd: Decimal | None = None
+    unrealized_usd: Decimal | None = None
+
+    @property
+    def average_price_usd(self) -> Decimal:
+        """What one of the contracts cost."""
+        return self.cost_usd / self.count
+
+    @property
+    def max_loss_usd(self) -> Decimal:
+        """What is lost if the market settles against them: all that they cost."""
+        return self.cost_usd
+
+
+def positions(ledger: "Ledger", marks: Mapping[str, Mark], *, rule: MarkRule = "mid") -> list[Open]:
+    """Every open market, the largest possible loss first; where known, the open P&L sums to that of `Ledger.totals`."""
+    held = [_open(ledger.books[ticker], marks.get(ticker), rule) for ticker in ledger.open_tickers]
+    return sorted(held, key=lambda each: (-each.max_loss_usd, each.ticker))
+
+
+def _open(book: Book, mark: Mark | None, rule: MarkRule) -> Open:
+    position, is_yes = book.position, book.position.count > 0
+    bare = Open(book.ticker, "yes" if is_yes else "no", abs(position.count), position.basis_usd)
+    if mark is None:
+        return bare
+    yes_price_usd = mark_price(mark, is_yes=is_yes, rule=rule)
+    return replace(
+        bare,
+        mark=mark,
+        price_usd=yes_price_usd if is_yes else ONE - yes_price_usd,
+        value_usd=position.value_usd(yes_price_usd),
+        unrealized_usd=unrealized(position, mark, rule=rule),
+    )
 
 
 class Ledger:
@@ -278,6 +330,17 @@ class Ledger:
         for book in self._books.values():
             for entry in book.entries:
                 sums[key(entry)] += entry.pnl_usd
+        return dict(sums)
+
+    def between(self, start: datetime, end: datetime) -> dict[str, Decimal]:
+        """Realized P&L after fees by market, of the entries in [start, end); a market without one is left out."""
+        sums: defaultdict[str, Decimal] = defaultdict(lambda: ZERO)
+        for book in self._books.values():
+            if book.newest_at is None or book.newest_at < start:
+                continue  # nearly all of them: what was traded long ago
+            for entry in book.entries:
+                if start <= entry.at < end:
+                    sums[book.ticker] += entry.pnl_usd
         return dict(sums)
 
     def by_market(self) -> dict[str, Decimal]:

@@ -185,6 +185,7 @@ GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "pnl_connected_clients": ("Pages that follow the numbers now.", ()),
     "pnl_sessions": ("Sessions that the server holds, opened by a browser or not.", ()),
     "pnl_cache_hit_ratio": ("Hits per question since the start, 0-1.", ("cache", "level")),
+    "pnl_shared_cache_up": ("Whether the cache that processes share can be reached; nothing where none is set.", ()),
     "pnl_source_age_seconds": ("Age of a source's last good answer.", ("source",)),
     "pnl_source_state": ("1 for the state that a source is in.", ("source", "state")),
     "pnl_breaker_state": ("1 for the state that a source's breaker is in.", ("source", "state")),
@@ -251,6 +252,10 @@ class Metrics:
             "pnl_broadcasts", "Messages for all pages, by what they hold.", ["type"], registry=self.registry
         )
 
+        self._shared_losses = Counter(
+            "pnl_shared_cache_losses", "How often the cache that processes share was lost.", registry=self.registry
+        )
+
     def _histogram(self, name: str, about: str, *labels: str) -> Histogram:
         buckets = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0)
         return Histogram(name, about, labels, buckets=buckets, registry=self.registry)
@@ -295,6 +300,10 @@ class Metrics:
     def broadcast(self, kind: str) -> None:
         """A message for all pages was sent; `kind` is one of a few fixed words."""
         self._broadcasts.labels(kind).inc()
+
+    def lost_shared_cache(self) -> None:
+        """The cache that processes share cannot be reached any more."""
+        self._shared_losses.inc()
 
     def delivered(self, seconds: float) -> None:
         """A page has a message that was published so many seconds before."""

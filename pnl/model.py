@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
@@ -13,6 +14,7 @@ from typing import Self
 import param
 
 from pnl.errors import SourceError
+from pnl.journal import COMPONENTS
 from pnl.ledger import Ledger, MarkRule
 from pnl.reconcile import Baseline, Drift, compare, in_words
 from pnl.records import (
@@ -42,6 +44,7 @@ BASELINE = "cash_baseline"
 SAID = (Agreement.DRIFTS, Agreement.UNEXPLAINED)
 JITTER = timedelta(seconds=1)
 MOST_NAMED = 3
+KNOWLEDGE = ("ledger", "marks", "cost_days", "deals", "damage", "drift", "readings", "_quoteless", "_known", "_refused")
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ class PnLModel(param.Parameterized):
     """Net P&L and everything behind it, watched through `snapshot`.
 
     It is told its sources (`read_from`) and keeps what they said: of one that fails, its last good value, marked stale.
+    `failures` holds what went wrong with each source last, and when, also once it is well again.
     """
 
     mark: MarkRule = param.Selector(  # type: ignore[assignment]
@@ -81,11 +85,13 @@ class PnLModel(param.Parameterized):
         self._known: dict[str, Known] = {}
         self._failures: dict[str, int] = {}
         self._refused: dict[str, dict[tuple[str, str], Refused]] = {}
+        self.failures: dict[str, tuple[datetime, str]] = {}
         self.damage: tuple[str, ...] = ()
+        self._remarks: tuple[str, ...] = ()
         self._now = now
         self.drift = Drift()
         self._taken_at = EPOCH
-        self._sequence = 0
+        self._sequence = self._news_count = 0
 
     def read_from(self, sources: Iterable[Source], not_configured: Iterable[str] = ()) -> Self:
         """Set what is polled, and what is left out of the numbers and named."""
@@ -99,11 +105,24 @@ class PnLModel(param.Parameterized):
 
     def restore(self, recorded: Recorded) -> None:
         """Begin with what the store holds, so that there are numbers before the first poll: stale, with their age."""
-        self.ledger = Ledger()
-        for known_records in (self.marks, self.cost_days, self.deals):
-            known_records.clear()
+        self.become(self.restored(recorded))
+
+    def restored(self, recorded: Recorded) -> "PnLModel":
+        """Another model of the same sources that begins so; nothing of this one changes, so any thread may ask it."""
+        others = [name for name in self.readings if name not in self.sources]
+        model = PnLModel(mark=self.mark, failures_until_down=self.failures_until_down, now=self._now)
+        model.read_from(self.sources.values(), others).begin_with(recorded)
+        return model
+
+    def become(self, other: "PnLModel") -> None:
+        """Know what another model knows, all of it at once; what is shown stays."""
+        for name in KNOWLEDGE:
+            setattr(self, name, getattr(other, name))
+        self._news_count += 1
+
+    def begin_with(self, recorded: Recorded) -> None:
+        """Take in what the store holds, in a model that knows nothing yet."""
         self.damage = recorded.damage
-        self.drift = Drift()
         origins = {source.origin for source in self.sources.values()}
         trades = "kalshi" in self.sources  # what a source brought counts as long as that source is configured
         self._take_in(
@@ -159,6 +178,7 @@ class PnLModel(param.Parameterized):
         as_of = before.as_of if batch.error else self._now()
         self._failures[name] = self._failures[name] + 1 if batch.error else 0
         self._reconcile(name, batch)
+        self._note_failure(name, batch.error)
         self._known[name] = Known({**self._known[name].cursors, **batch.cursors, **self._baseline(name)})
         state = State.FRESH if batch.error is None else self._failed_state(name, as_of)
         self._set_aside(name, batch)
@@ -186,6 +206,7 @@ class PnLModel(param.Parameterized):
         """Note that a source could not be read; its last good value stays."""
         before = self.readings[name]
         self._reconcile(name, Batch(error=error))
+        self._note_failure(name, error)
         self._failures[name] += 1
         state = self._failed_state(name, before.as_of)
         self.readings[name] = replace(before, state=state, error=error)
@@ -197,8 +218,13 @@ class PnLModel(param.Parameterized):
         if before.state is not State.FRESH:
             return None
         error = f"{name}: no answer for {after_s:g} s; still waiting for it"
+        self._note_failure(name, error)
         self.readings[name] = replace(before, state=State.STALE, error=error)
         return Change(self.put_together())
+
+    def _note_failure(self, name: str, error: str | None) -> None:
+        if error is not None:
+            self.failures[name] = self._now(), error
 
     def _failed_state(self, name: str, as_of: datetime | None) -> State:
         lost = as_of is None or self._failures[name] > self.failures_until_down
@@ -211,6 +237,7 @@ class PnLModel(param.Parameterized):
         cost_days = tuple(day for day in batch.cost_days if self._is_new_day(day))
         self.cost_days.update(((day.source, day.day), day) for day in cost_days)
         deals, all_of_them = self._take_in_deals(batch, origin=origin)
+        self._news_count += len(fills) + len(settlements) + len(cost_days) + len(deals) + all_of_them
         return Batch(fills, settlements, marks, cost_days, deals, holds_all_deals=all_of_them)
 
     def _is_new_day(self, day: CostDay) -> bool:
@@ -252,7 +279,20 @@ class PnLModel(param.Parameterized):
     def show(self, snapshot: Snapshot) -> None:
         """Make a snapshot the current one; an older one than is shown already changes nothing."""
         if self.snapshot is None or snapshot.sequence > self.snapshot.sequence:
-            self.param.update(snapshot=snapshot, net_pnl=snapshot.net_pnl)
+            shown = replace(snapshot, notes=(*snapshot.notes, *self._remarks)) if self._remarks else snapshot
+            self.param.update(snapshot=shown, net_pnl=shown.net_pnl)
+
+    def remark(self, *remarks: str) -> None:
+        """Say something of this process with what is shown, from now on until it says something else; not recorded."""
+        before, self._remarks = self._remarks, remarks
+        if self.snapshot is not None and remarks != before:
+            notes = self.snapshot.notes[: len(self.snapshot.notes) - len(before)]
+            self.param.update(snapshot=replace(self.snapshot, notes=(*notes, *remarks)))
+
+    def was_recorded(self, sequence: int) -> None:
+        """Say of the snapshot that is shown, if it still is this one, that it is on disk by now."""
+        if self.snapshot is not None and self.snapshot.sequence == sequence:
+            self.param.update(snapshot=replace(self.snapshot, is_recorded=True))
 
     def show_recorded(self, snapshot: Snapshot) -> None:
         """Show a snapshot that another process put together."""
@@ -290,6 +330,7 @@ class PnLModel(param.Parameterized):
             sequence=self._sequence,
             agreement=self.drift.state,
             drift_usd=None if self.drift.drift_usd is None else _to_micros(self.drift.drift_usd),
+            news_count=self._news_count,
             trace=trace,
         )
         trace.computed = perf_counter()
@@ -301,10 +342,14 @@ class PnLModel(param.Parameterized):
         without_price = [f"{ticker} has no price yet, its open P&L is left out" for ticker in unpriced]
         return _some(refused, "more rows set aside") + _some(without_price, "more without a price")
 
+    @property
+    def unquoted(self) -> frozenset[str]:
+        """Open markets without quotes now, which are valued at their last good price."""
+        return frozenset(self._quoteless & self.ledger.open_tickers & self.marks.keys())
+
     def _odd(self, oddities: Sequence[str]) -> tuple[str, ...]:
         """What is counted all the same, and a person should know."""
-        without_quotes = sorted(self._quoteless & self.ledger.open_tickers & self.marks.keys())
-        valued = [f"{ticker} has no quotes now and is valued at its last price" for ticker in without_quotes]
+        valued = [f"{ticker} has no quotes now and is valued at its last price" for ticker in sorted(self.unquoted)]
         drifting = in_words(self.drift) if self.drift.state in SAID else []
         return (
             *_some(drifting, "more differences from Kalshi's own figures"),
@@ -320,13 +365,22 @@ class PnLModel(param.Parameterized):
         self._taken_at = self._taken_at + MILLISECOND if is_too_soon else now
         return self._taken_at
 
-    def day_totals(self, zone: tzinfo) -> Mapping[date, Decimal]:
-        """Realized net P&L by day: trading on its day of `zone`, costs on their UTC day, deals when closed."""
-        days = self.ledger.by_day(zone)
+    def day_totals(self, zone: tzinfo) -> Mapping[date, Mapping[str, Decimal]]:
+        """What each day made by component, oldest first, without open P&L; fees and costs are above zero.
+
+        Trading stands on its day of `zone`, costs on their UTC day, deals on the day that they closed.
+        """
+        days: defaultdict[date, dict[str, Decimal]] = defaultdict(lambda: dict.fromkeys(COMPONENTS, ZERO))
+        for book in self.ledger.books.values():
+            for entry in book.entries:
+                day = days[entry.at.astimezone(zone).date()]
+                day["kalshi_realized"] += entry.realized_usd
+                day["kalshi_fees"] += entry.fee_usd
         for cost in self.cost_days.values():
-            days[cost.day] = days.get(cost.day, ZERO) - cost.total_usd
+            days[cost.day]["estimated_costs" if cost.is_estimate else "billed_costs"] += cost.total_usd
         for deal in self.deals.values():
-            days[deal.closed_on] = days.get(deal.closed_on, ZERO) + deal.revenue_usd - deal.fee_usd
+            days[deal.closed_on]["total_revenue"] += deal.revenue_usd
+            days[deal.closed_on]["billed_costs"] += deal.fee_usd
         return {day: days[day] for day in sorted(days)}
 
 
@@ -339,8 +393,8 @@ def _at_last_trade(mark: Mark) -> Mark:
     return replace(mark, yes_bid_usd=price, yes_ask_usd=price)
 
 
-def _quote(mark: Mark) -> tuple[Decimal, Decimal, str]:
-    return mark.yes_bid_usd, mark.yes_ask_usd, mark.title
+def _quote(mark: Mark) -> tuple[Decimal, Decimal, str, datetime | None]:
+    return mark.yes_bid_usd, mark.yes_ask_usd, mark.title, mark.closes_at
 
 
 def _some(lines: Sequence[str], what: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The venue's own figures held against the ledger at each poll: contracts, realized P&L, fees and cash; pure.
+"""The venue's own figures held against the ledger: what it holds at each poll, and how markets settled; pure.
 
 Positions and balance are read beside the fills, so a fill on its way makes them differ for a moment. Only what differs
 twice, with neither side changed in between, is a drift. Nothing here is added to the ledger.
@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Self
 
-from pnl.ledger import Book, Ledger
-from pnl.records import CENT, ZERO, Account, Agreement, Holding, money
+from pnl.ledger import Book, Ledger, fold
+from pnl.records import CENT, ZERO, Account, Agreement, Fill, Holding, Settlement, money
 
 ACCEPTED_AFTER = timedelta(days=1)  # a balance that differs alone for so long is a transfer, not a missing record
 SETTLES_WITHIN = timedelta(seconds=1.5)  # the venue's reads lag by some 0.4 s, a balance is kept for 1 s
@@ -293,3 +293,41 @@ def _market_in_words(each: Difference) -> Iterator[str]:
 
 def _contracts(count: Decimal) -> str:
     return f"{abs(count):,.2f} {'YES' if count > 0 else 'NO'}" if count else "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A settled market, folded three times: as it counts, from its settlement alone, and from its fills alone.
+
+    `by_row` is None where the settlement tells no more than the result, `by_fills` where there is no fill.
+    """
+
+    row: Settlement
+    book: Book
+    by_row: Book | None
+    by_fills: Book | None
+
+    @property
+    def gap_usd(self) -> Decimal | None:
+        """P&L after fees that the settlement makes more than the fills; None unless both can be told."""
+        if self.by_row is None or self.by_fills is None:
+            return None
+        return _pnl_usd(self.by_row) - _pnl_usd(self.by_fills)
+
+
+def settled(ledger: Ledger) -> Iterator[Settled]:
+    """Every market that settled, by ticker."""
+    for ticker, book in sorted(ledger.books.items()):
+        rows = [entry.record for entry in book.entries if isinstance(entry.record, Settlement)]
+        fills = [entry.record for entry in book.entries if isinstance(entry.record, Fill)]
+        for row in rows:
+            by_row = fold(ticker, (), row) if row.yes_count or row.no_count else None
+            yield Settled(row, book, by_row, fold(ticker, fills, _result_only(row)) if fills else None)
+
+
+def _result_only(row: Settlement) -> Settlement:
+    return replace(row, yes_count=ZERO, yes_cost_usd=ZERO, no_count=ZERO, no_cost_usd=ZERO, fee_usd=ZERO)
+
+
+def _pnl_usd(book: Book) -> Decimal:
+    return book.realized_usd - book.fees_usd

@@ -5,7 +5,7 @@ Money is `Decimal` US dollars (`…_usd`), contract counts are `Decimal`, instan
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Literal
@@ -72,7 +72,8 @@ class Settlement:
 class Mark:
     """The prices that value an open position; `title` is the venue's text and hostile like all text from outside.
 
-    `last_trade_usd` stands in while a market has no quotes and never had any that we saw.
+    `last_trade_usd` stands in while a market has no quotes and never had any that we saw. `closes_at` is when the venue
+    expects the market to end; None: it does not say.
     """
 
     ticker: str
@@ -81,6 +82,7 @@ class Mark:
     as_of: datetime
     title: str = ""
     last_trade_usd: Decimal | None = None
+    closes_at: datetime | None = None
 
     @property
     def is_real(self) -> bool:
@@ -360,7 +362,8 @@ class Snapshot:
     `taken_at` is when it was put together, to the millisecond. `as_of` is the same while every source is fresh,
     and the time of the oldest answer in it once one is not. `missing` says in plain words what a total lacks, `notes`
     what is odd and counted all the same. `sequence` counts the snapshots of one model: clocks go back, it does not.
-    `trace` tells how long its making took; it is not recorded, and no part of what makes two snapshots equal.
+    `news_count` is how many records came or were corrected since the start, prices not among them; `trace` tells how
+    long its making took. Neither is recorded, nor part of what makes two snapshots equal.
     """
 
     taken_at: datetime
@@ -380,6 +383,7 @@ class Snapshot:
     sequence: int = 0
     agreement: Agreement = Agreement.UNKNOWN
     drift_usd: Decimal | None = None
+    news_count: int = field(default=0, compare=False, repr=False)
     trace: Trace = field(default_factory=Trace, compare=False, repr=False)
 
     @property
@@ -419,9 +423,9 @@ class Snapshot:
 
     @property
     def records(self) -> tuple[object, ...]:
-        """What changes when a record comes, and does not when only a price moved."""
-        money = (self.kalshi_fees, self.total_costs, self.total_revenue)
-        return (self.trade_count, self.settled_market_count, *money)
+        """What changes when a record comes, or is on disk at last, and does not when only a price moved."""
+        money = (self.kalshi_realized, self.kalshi_fees, self.billed_costs, self.estimated_costs, self.total_revenue)
+        return (self.is_recorded, self.news_count, self.trade_count, self.settled_market_count, *money)
 
     def knows(self, source: str) -> bool:
         """Whether a source has ever answered."""
@@ -447,3 +451,11 @@ def money(usd: Decimal | None, *, signed: bool = False) -> str:
     cents = usd.quantize(CENT)
     sign = "-" if cents < 0 else "+" if signed and cents > 0 else ""
     return f"{sign}${abs(cents):,.2f}"
+
+
+def length(span: timedelta) -> str:
+    """How long something lasted, to the minute; in hours or days where it is many of them."""
+    minutes = max(0, int(span.total_seconds())) // 60
+    if minutes < 120:  # noqa: PLR2004 - two hours
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} days"  # noqa: PLR2004 - two days

@@ -23,6 +23,7 @@ from pnl.records import (
 )
 
 MICROS = 1_000_000
+MICROSECOND = timedelta(microseconds=1)
 
 
 def micros(usd: Decimal) -> int:
@@ -37,7 +38,7 @@ def to_usd(value: int) -> Decimal:
 
 def to_us(moment: datetime) -> int:
     """Whole microseconds since the epoch."""
-    return (moment - EPOCH) // timedelta(microseconds=1)
+    return (moment - EPOCH) // MICROSECOND
 
 
 def to_ms(moment: datetime) -> int:
@@ -109,13 +110,15 @@ def to_settlement(row: Sequence[Any]) -> Settlement:
 
 def mark_row(mark: Mark) -> tuple[Any, ...]:
     """A mark as `kalshi_marks` holds it."""
-    return mark.ticker, micros(mark.yes_bid_usd), micros(mark.yes_ask_usd), to_us(mark.as_of), mark.title
+    closes_at = None if mark.closes_at is None else to_us(mark.closes_at)
+    return mark.ticker, micros(mark.yes_bid_usd), micros(mark.yes_ask_usd), to_us(mark.as_of), mark.title, closes_at
 
 
 def to_mark(row: Sequence[Any]) -> Mark:
     """A row of `kalshi_marks` as a mark."""
-    ticker, bid, ask, as_of, title = row
-    return Mark(ticker, to_usd(bid), to_usd(ask), to_instant(as_of), title)
+    ticker, bid, ask, as_of, title, closes_us = row
+    closes_at = None if closes_us is None else to_instant(closes_us)
+    return Mark(ticker, to_usd(bid), to_usd(ask), to_instant(as_of), title, closes_at=closes_at)
 
 
 def cost_rows(day: CostDay) -> Iterable[tuple[Any, ...]]:

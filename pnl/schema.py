@@ -195,8 +195,13 @@ MIGRATIONS = (
         file TEXT NOT NULL  -- relative to the data folder
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE kalshi_marks ADD COLUMN closes_at INTEGER;  -- µs since the epoch; NULL: the venue does not say
+    """,
 )
 
+MARK_COLUMNS = ("ticker", "yes_bid_micros", "yes_ask_micros", "as_of", "title", "closes_at")
+BAR_COLUMNS = ("minute", "snapshots", *(f"{name}_{part}" for name in MONEY_FIELDS for part in BAR_PARTS))
 SNAPSHOT_COLUMNS = (
     "timestamp",
     *(f"{name}_micros" for name in MONEY_FIELDS),

@@ -7,6 +7,8 @@ import signal
 import socket
 import sys
 from contextlib import asynccontextmanager
+from decimal import Decimal
+from inspect import isawaitable
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,9 @@ COUNT_LATE = """() => {
     const page = document.querySelector(".pnl");
     new MutationObserver(() => { window.late += page.classList.contains("is-late") }).observe(page, {attributes: true});
 }"""
+
+LONGEST_MS = 60_000  # a busy machine is slow
+expect.set_options(timeout=LONGEST_MS)
 
 
 def free_port():
@@ -64,7 +69,7 @@ async def served(folder, *, port=None, command=("panel", "serve", "app/", "--war
         if process.returncode is None:
             process.send_signal(signal.SIGCONT)
             process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.wait(), 20)
+        await asyncio.wait_for(process.wait(), 60)
         if drain is not None:
             await drain
 
@@ -94,6 +99,7 @@ async def chromium():
 async def opened(browser, *, width=1280, **options):
     """A page in a fresh profile, with what went wrong in it and what it asked of other machines."""
     context = await browser.new_context(viewport={"width": width, "height": 850}, **options)
+    context.set_default_timeout(LONGEST_MS)
     page = await context.new_page()
     page.troubles = []
     page.on("pageerror", lambda error: page.troubles.append(f"error: {error}"))
@@ -120,8 +126,29 @@ def _note_stranger(page, url):
 async def number_moves(page):
     """The net P&L is a number, and becomes another one."""
     net = page.locator('.net [data-text="net"]')
-    await expect(net).to_have_text(MONEY, timeout=20_000)
-    await expect(net).not_to_have_text(await net.inner_text(), timeout=10_000)
+    await expect(net).to_have_text(MONEY)
+    await expect(net).not_to_have_text(await net.inner_text())
+
+
+async def answered(page):
+    """Everything that asks the history has its answer."""
+    await expect(page.locator("[data-ledger-count]")).to_have_text(re.compile(r"^[\d,]+ rows$"))
+    await expect(page.locator("[data-parts] tr").first).to_be_visible(timeout=20_000)
+
+
+def usd(text):
+    """An amount as the page writes it."""
+    return Decimal(text.replace("$", "").replace(",", "").replace("−", "-").replace("+", "").removesuffix(" est."))
+
+
+async def until(is_so, *, within_s=60):
+    """Wait for a condition, a function or an async one."""
+    async with asyncio.timeout(within_s):
+        while True:
+            claim = is_so()
+            if await claim if isawaitable(claim) else claim:
+                return
+            await asyncio.sleep(0.05)
 
 
 def lost(page):

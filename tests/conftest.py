@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from browsing import chromium
+from hypothesis import HealthCheck, settings
+from postgres import server
+from redis_here import started
 
 from pnl.simulator import LivingMarket, Simulator
 from pnl.sources.transport import Transport
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 NOW = datetime(2026, 11, 22, 9, 30, 0, 250_000, tzinfo=UTC)
 
@@ -85,3 +91,18 @@ def recorded_account():
     if not path.is_dir():
         pytest.skip("the recorded account (shared/recorded_account) is absent")
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL on loopback."""
+    with server() as running:
+        yield running
+
+
+@pytest.fixture
+async def redis(tmp_path_factory):
+    """A Redis server of the test's own, in a folder whose name is short enough for a socket."""
+    server = await started(tmp_path_factory.mktemp("redis"))
+    yield server
+    await server.kill()

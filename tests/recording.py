@@ -5,7 +5,7 @@ The process of the tests only writes: DuckDB, which answers, runs in the history
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -15,6 +15,7 @@ from pnl.rows import to_ms
 from pnl.store import Change, Store
 
 KIND = "simulated"
+NOON = datetime(2026, 11, 20, 17, tzinfo=UTC)  # in New York
 MINUTE_MS = 60_000
 LENGTHS_MS = {"1s": 1_000, "10s": 10_000, "1m": 60_000, "5m": 300_000, "15m": 900_000, "1h": 3_600_000}
 LENGTHS_MS |= {"4h": 14_400_000, "12h": 43_200_000}
@@ -113,6 +114,19 @@ def deal(deal_id, usd, closed_on, *, status="paid", fee="0", updated_at=None, or
     """A deal; `updated_at` is when it closed unless told."""
     updated_at = updated_at or datetime.combine(closed_on, datetime.min.time(), UTC)
     return Deal(origin, deal_id, Decimal(usd), status, closed_on, updated_at, "", Decimal(fee))
+
+
+def a_business():
+    """A market that was won after fees, one that is open, two days of costs and a deal."""
+    first, second = (
+        fill(f"f{n}", ticker, "yes", "10", "0.40", NOON) for n, ticker in enumerate(("KXA-1-1", "KXB-1-1"))
+    )
+    return Batch(
+        fills=(first, second),
+        settlements=(settlement("KXA-1-1", NOON),),
+        cost_days=(cost_day(date(2026, 11, 19), "1.25"), cost_day(date(2026, 11, 20), "0.0000005")),
+        deals=(deal("everything else", "100", date(2026, 11, 20)),),
+    )
 
 
 class Bookkeeper:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pnl.cache import CURRENT, KEPT_S, Cache, Cached, Filled, kept_s, minute_key
@@ -543,7 +543,6 @@ class Model:
         return None
 
 
-@settings(deadline=None)
 @given(MOVES)
 def test_memory_does_what_a_list_on_paper_would(moves):
     """Least recently used goes first, at most three stay, none is fresh past its TTL or memory's own."""

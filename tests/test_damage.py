@@ -17,11 +17,14 @@ from pnl.errors import StoreError
 from pnl.records import Batch, Refused
 from pnl.schema import MIGRATIONS
 from pnl.store import Change, Store
-from pnl.store.damage import LARGEST_EXAMINED_BYTES, suspicion
+from pnl.store.damage import LARGEST_EXAMINED_BYTES, salvage, suspicion
+from pnl.store.file import connect, migrate
+from pnl.store.tables import load
 from tests.test_store import EVERYTHING, NOW, deal, fill, record, recorded, settlement, snapshot
 
 SNAPSHOTS = 1200
 ROUNDS = 60
+SCHEMA_WITHOUT_CLOSING_TIMES = 3
 EVERY_RECORD = {*EVERYTHING.fills, *EVERYTHING.deals, *EVERYTHING.settlements, *EVERYTHING.cost_days}
 
 
@@ -195,6 +198,39 @@ async def test_an_older_file_is_backed_up_and_then_migrated(folder):
     with closing(sqlite3.connect(folder / "pnl-v1.db")) as backup:
         assert backup.execute("PRAGMA user_version").fetchone() == (1,)
     assert (folder / "pnl-v1.db").stat().st_mode & 0o077 == 0
+
+
+async def test_a_file_that_was_damaged_before_it_was_migrated_gives_all_its_records(folder):
+    """Its tables may have fewer columns."""
+    async with Store(folder, kind="simulated", commit_ms=0) as store:
+        await record(store, Change(snapshot(0, 1), "kalshi", EVERYTHING, NOW))
+    aside, path = (folder / "pnl.db").rename(folder / "aside.db"), folder / "pnl.db"
+    with closing(sqlite3.connect(aside, isolation_level=None)) as older:
+        older.execute("ALTER TABLE kalshi_marks DROP COLUMN closes_at")
+
+    with closing(connect(path, "FULL")) as connection:
+        migrate(connection, path, 0)
+        saved = salvage(aside, connection, (1, 0))
+        found = load(connection)
+
+    assert saved == "1 snapshots were saved from it; none is lost"
+    assert set(found.fills) == set(EVERYTHING.fills)
+    assert found.marks == EVERYTHING.marks
+
+
+async def test_a_mark_of_an_older_file_has_no_closing_time(folder):
+    """Unknown, until the next poll tells."""
+    folder.mkdir(mode=0o700)
+    with closing(connect(folder / "pnl.db", "FULL")) as older:
+        for script in MIGRATIONS[:SCHEMA_WITHOUT_CLOSING_TIMES]:
+            older.executescript(script)
+        older.execute(f"PRAGMA user_version = {SCHEMA_WITHOUT_CLOSING_TIMES}")
+        older.execute("INSERT INTO meta VALUES ('kind', 'simulated')")
+        older.execute("INSERT INTO kalshi_marks VALUES ('KX-A', 400000, 500000, 7, 'A')")
+
+    found = await recorded(folder)
+
+    assert [(mark.ticker, mark.title, mark.closes_at) for mark in found.marks] == [("KX-A", "A", None)]
 
 
 async def test_a_correction_replaces_what_it_corrects_and_the_old_record_is_kept(folder):

@@ -44,8 +44,8 @@ def test_a_report_measures_every_step_to_the_pixel(metrics):
     rows = {row.name: row.spread for row in metrics.checklist.rows()}
     assert rows["network"].max_s == pytest.approx(0.003, abs=1e-6)
     assert rows["render"].max_s == pytest.approx(0.017, abs=1e-6)
-    assert rows["total"].max_s >= 0.030
-    assert rows["broadcast"].max_s >= 0.002
+    assert rows["total"].max_s >= 0.030 - 1e-6  # of ms since the epoch, as floats
+    assert rows["broadcast"].max_s >= 0.002 - 1e-6
     assert metrics.registry.get_sample_value("pnl_ws_message_latency_seconds_count") == 1
     assert metrics.registry.get_sample_value("pnl_broadcasts_total", {"type": "snapshot"}) == 1
 

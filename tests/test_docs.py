@@ -98,7 +98,7 @@ def test_every_dependency_is_bounded_and_used():
     for line in project["dependencies"]:
         name = re.split(r"[<>=]", line)[0]
         assert ">=" in line or "==" in line
-        assert name in indirect or re.search(rf"^(from|import) {name.replace('-', '_')}\b", code, re.MULTILINE), name
+        assert name in indirect or re.search(rf"^ *(from|import) {name.replace('-', '_')}\b", code, re.MULTILINE), name
 
 
 if __name__ == "__main__":

@@ -5,14 +5,16 @@ import json
 import re
 import sqlite3
 import sys
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
 from aiohttp import web
+from inbox import listening
 
+from pnl.alerts import AlertState
 from pnl.cache import CURRENT
 from pnl.config import load_settings
 from pnl.engine import Engine
@@ -21,6 +23,9 @@ from pnl.records import Batch, Cost, CostDay, State, Trace
 from pnl.simulator import LivingMarket, RecordedAccount, Simulator
 from pnl.simulator.demo import Demo, demo_settings, engine_for
 from pnl.sources import source_classes
+
+# What apprise does to find its services.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 
 @asynccontextmanager
@@ -40,9 +45,28 @@ async def next_snapshot(model, *, is_wanted=lambda _snapshot: True):
 
     watcher = model.param.watch(look, "snapshot")
     try:
-        return await asyncio.wait_for(found, 20)
+        return await asyncio.wait_for(found, 120)
     finally:
         model.param.unwatch(watcher)
+
+
+def names(alerts, state):
+    """The rules that are in a state."""
+    return {alert.name for alert in alerts.rules if alert.state == state}
+
+
+async def next_alerts(watch, *, is_wanted):
+    """Wait until the alerts are as wanted."""
+    changed = asyncio.Event()
+    watcher = watch.param.watch(lambda _event: changed.set(), "current")
+    try:
+        async with asyncio.timeout(60):
+            while not is_wanted(watch.current):
+                changed.clear()
+                await changed.wait()
+    finally:
+        watch.param.unwatch(watcher)
+    return watch.current
 
 
 def rows_of(folder, query):
@@ -87,6 +111,23 @@ async def test_a_commit_that_cannot_be_made_does_not_hold_the_page_back(tmp_path
     for snapshot in (unrecorded, recorded):
         shown_ms = int(snapshot.taken_at.timestamp() * 1000)
         assert rows_of(folder, f"SELECT 1 FROM pnl_snapshots WHERE timestamp = {shown_ms}")
+
+
+async def test_a_commit_that_comes_late_is_said_of_the_snapshot_that_is_shown(tmp_path):
+    """It does not stay marked until the next poll."""
+    async with AsyncExitStack() as stack:
+        _simulator, settings = await stack.enter_async_context(simulated(tmp_path))
+        engine = await stack.enter_async_context(Engine(settings.model_copy(update={"poll_s": 600})))
+        with closing(sqlite3.connect(engine.store.path, isolation_level=None)) as blocker:
+            blocker.execute("BEGIN IMMEDIATE")
+            engine.start()
+            unrecorded = await next_snapshot(engine.model, is_wanted=lambda snapshot: not snapshot.is_waiting)
+            blocker.execute("ROLLBACK")
+        recorded = await next_snapshot(engine.model, is_wanted=lambda snapshot: snapshot.is_recorded)
+
+    assert not unrecorded.is_recorded
+    assert recorded.sequence == unrecorded.sequence
+    assert recorded.net_pnl == unrecorded.net_pnl
 
 
 async def test_a_restart_shows_what_was_recorded_before_any_poll_ends(tmp_path):
@@ -158,7 +199,7 @@ async def test_the_log_tells_now_and_then_where_the_time_went(tmp_path, caplog, 
 
 
 async def logged(caplog, pattern):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             if found := re.search(pattern, caplog.text):
                 return found[1]
@@ -265,6 +306,48 @@ async def test_the_recorded_account_is_exact_and_the_second_sync_incremental(tmp
         assert (snapshot.trade_count, snapshot.settled_market_count, snapshot.complete) == (5329, 2938, True)
     assert first_requests > 20
     assert second_requests <= 9
+
+
+async def test_what_fires_is_told_once_and_not_again_after_a_restart(tmp_path):
+    """Over the wire, and remembered beside the store for its owner alone."""
+    async with listening() as (inbox, address), simulated(tmp_path) as (_simulator, settings):
+        told_of = settings.model_copy(update={"cost_budget": Decimal("0.01"), "notify_urls": address})
+        async with Engine(told_of) as engine:
+            engine.start()
+            await asyncio.wait_for(inbox.asked.wait(), 60)
+            remembered = engine.store.path.with_name("alerts.json")
+        async with Engine(told_of) as again:
+            again.start()
+            await next_snapshot(again.model, is_wanted=lambda snapshot: snapshot.complete)
+            news = again.alerts.look(again.model, datetime.now(UTC))
+            await again._notifier.sent()
+
+    assert news == ()
+    assert inbox.titles == ["SIMULATED pnl alert: AI cost budget"]
+    assert inbox.messages[0]["message"].startswith("AI cost ")
+    assert again.alerts.current.get("cost_budget").state is AlertState.FIRING
+    assert remembered.stat().st_mode & 0o777 == 0o600
+
+
+async def test_the_demo_tells_nobody(tmp_path):
+    """Its losses are made up."""
+    demo = Demo(load_settings(data_dir=tmp_path, notify_urls="json://127.0.0.1:9"))
+
+    assert demo._notifier.targets == ()
+
+
+async def test_a_source_that_is_down_is_told_of_and_one_that_answers_again_too(tmp_path):
+    """The engine judges by itself, also when nothing new comes."""
+    async with simulated(tmp_path) as (simulator, settings):
+        simulator.answers["/deals"] = lambda _request: web.Response(status=500)
+        eager = settings.model_copy(update={"alert_hold_s": 0, "john_poll_s": 0.2, "breaker_failures": 100})
+        async with Engine(eager) as engine:
+            engine.start()
+            await next_alerts(engine.alerts, is_wanted=lambda alerts: "down.john" in names(alerts, "firing"))
+            del simulator.answers["/deals"]
+            alerts = await next_alerts(engine.alerts, is_wanted=lambda alerts: "down.john" in names(alerts, "ok"))
+
+    assert alerts.get("down.john").text == "Deals: answering."
 
 
 async def test_a_second_dashboard_on_the_same_folder_is_told_who_holds_it(tmp_path):

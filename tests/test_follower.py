@@ -1,21 +1,35 @@
 """A second dashboard on the same data folder shows what the first one records, and takes its place when it is gone."""
 
+import asyncio
 import os
 import sqlite3
 import subprocess
+import sys
+import threading
 from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime
 
 import pytest
+from recording import KIND, NOON, Bookkeeper, a_business, record, writing
+from redis_here import asked
 from test_engine import next_snapshot, simulated
 
+from pnl.cache import CURRENT
 from pnl.engine import Engine
+from pnl.errors import ConfigError, StoreError
+from pnl.follower import Follower
+from pnl.model import PnLModel
 from pnl.records import MONEY_FIELDS
 from pnl.simulator import LivingMarket
+from pnl.store import FILE
+from pnl.store.beside import FileBeside
+from pnl.store.file import FilePlace
 
 
 def figures(snapshot):
     money = tuple(getattr(snapshot, name) for name in MONEY_FIELDS)
-    return (snapshot.taken_at, *money, snapshot.records, snapshot.missing, snapshot.errors, snapshot.complete)
+    counts = (snapshot.trade_count, snapshot.open_trade_count, snapshot.settled_market_count)
+    return (snapshot.taken_at, *money, *counts, snapshot.missing, snapshot.errors, snapshot.complete)
 
 
 @asynccontextmanager
@@ -49,6 +63,50 @@ async def test_p14_a_second_dashboard_follows_the_first_and_says_who_records(tmp
 
 def days_before_today(engine):
     return list(engine.model.day_totals(engine.settings.zone).items())[:-1]
+
+
+async def test_a_dashboard_that_starts_while_another_makes_the_database_waits_for_it(tmp_path):
+    """Two that are started together: the second one is not told to stop the first."""
+    async with simulated(tmp_path) as (_simulator, settings):
+        settings.data_dir.mkdir(parents=True)
+        place = FilePlace(settings.data_dir, KIND, "NORMAL")
+        place.hold()
+        engine = Engine(settings, follows=True)
+        starting = asyncio.create_task(engine.__aenter__())
+        await until(lambda: engine._holder)
+        with place.open_to_write():
+            await starting
+        await engine.aclose()
+        place.release()
+
+        assert engine.model.ledger.fill_count == 0
+
+
+async def test_a_dashboard_starts_its_history_before_anybody_asks(tmp_path):
+    """So that a first plot does not wait for libraries to load; a program that asks nothing has no process for it."""
+    async with two(tmp_path) as (_simulator, program, dashboard):
+        started = dashboard.history.pid
+
+        await dashboard.history.snapshot_at(datetime.now(UTC), ())
+
+        assert started is not None
+        assert dashboard.history.pid == started
+        assert program.history.pid is None
+        await dashboard.aclose()
+        assert dashboard.history.pid is None
+
+
+async def test_a_dashboard_whose_store_cannot_be_opened_leaves_no_history_behind(tmp_path):
+    """Its process ends with the attempt."""
+    async with simulated(tmp_path) as (_simulator, settings):
+        settings.data_dir.mkdir(parents=True)
+        (settings.data_dir / FILE).mkdir()
+        dashboard = Engine(settings, follows=True)
+
+        with pytest.raises(StoreError):
+            await dashboard.__aenter__()
+
+        assert dashboard.history.pid is None
 
 
 async def test_p14_the_follower_takes_over_when_the_first_is_gone(tmp_path):
@@ -98,3 +156,132 @@ async def test_a_disk_that_cannot_be_written_shows_what_it_holds_and_says_not_re
     assert restored.trade_count == before.trade_count
     assert len(history) == 1
     assert shown.trade_count >= before.trade_count
+
+
+# With a server that both use
+
+
+@asynccontextmanager
+async def sharing(folder, redis, **others):
+    """The two of them with a shared cache."""
+    async with simulated(folder, LivingMarket(days=3)) as (_simulator, settings):
+        given = {"poll_s": 0.2, "kalshi_poll_s": 0.4, "cache_url": redis.url, **others}
+        ours = settings.model_copy(update=given)
+        async with Engine(ours) as first, Engine(ours, follows=True) as second:
+            first.start()
+            second.start()
+            yield first, second
+
+
+def remarks(engine):
+    return [note for note in engine.model.snapshot.notes if "PNL_CACHE_URL" in note]
+
+
+async def test_a_follower_that_is_told_of_commits_does_not_wait_for_its_next_look(tmp_path, redis, monkeypatch):
+    """It would look by itself after ten minutes only."""
+    monkeypatch.setattr("pnl.engine.FOLLOW_S", 600)
+    async with sharing(tmp_path, redis) as (first, second):
+        shown = [await next_snapshot(second.model, is_wanted=follows) for _ in range(4)]
+
+        assert len({snapshot.taken_at for snapshot in shown}) == 4
+        assert shown[-1].taken_at <= first.model.snapshot.taken_at
+
+
+class SlowBeside(FileBeside):
+    """The record of a folder, which takes long to read."""
+
+    def __init__(self, folder):
+        super().__init__(folder / FILE, KIND)
+        self.begun, self.may_end, self.is_read = threading.Event(), threading.Event(), False
+
+    def recorded(self):
+        self.begun.set()
+        self.may_end.wait()
+        found = super().recorded()
+        self.is_read = True
+        return found
+
+
+async def test_who_stops_following_waits_until_nobody_reads_the_record(tmp_path):
+    """To close a database that another thread still reads would end the whole process."""
+    async with writing(tmp_path) as store:
+        await record(store, Bookkeeper().change(NOON, a_business()))
+    model = PnLModel()
+    before = model.ledger
+
+    with SlowBeside(tmp_path) as beside:
+        following = asyncio.create_task(Follower(model, beside).catch_up("process 1"))
+        await asyncio.to_thread(beside.begun.wait)
+        following.cancel()
+        await asyncio.wait({following}, timeout=0)
+        waits = not following.done()
+        beside.may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await following
+        was_read = beside.is_read
+
+    assert waits
+    assert was_read
+    assert model.ledger is before  # what nobody waits for is not taken in
+
+
+async def test_both_answer_with_the_newest_numbers_from_the_shared_cache(tmp_path, redis):
+    """The one that follows asks the server before its own file."""
+    async with sharing(tmp_path, redis) as (_first, second):
+        await next_snapshot(second.model, is_wanted=lambda s: s.complete and follows(s))
+        await until(lambda: second.cache.shared._generation)
+
+        await until(lambda: second.cache.stats.shared.hits, doing=second.current)
+
+
+async def until(claim, doing=None):
+    """Wait for what is done in the background."""
+    async with asyncio.timeout(60):
+        while not claim():
+            await (doing() if doing is not None else asyncio.sleep(0))
+            await asyncio.sleep(0.02)
+
+
+async def test_a_page_says_that_the_shared_cache_is_gone_and_the_numbers_go_on(tmp_path, redis):
+    """On both, counted, never recorded, and taken back once it is there again."""
+    async with sharing(tmp_path, redis) as (first, second):
+        await next_snapshot(second.model, is_wanted=follows)
+        await redis.kill()
+        await until(lambda: remarks(first) and remarks(second))
+        told = remarks(second)
+        await next_snapshot(second.model, is_wanted=follows)
+        assert remarks(first) == remarks(second) == told
+        recorded = await first.store.newest(first.model.readings)
+        scraped = first.metrics.scrape()[0].decode()
+
+        await redis.start()
+        await until(lambda: not remarks(first) and not remarks(second))
+        await next_snapshot(second.model, is_wanted=follows)
+
+        assert told == [
+            "The shared cache (PNL_CACHE_URL) is not used: it cannot be reached. The numbers are the same without it."
+        ]
+        assert not [note for note in recorded.notes if "PNL_CACHE_URL" in note]
+        assert "pnl_shared_cache_up 0.0" in scraped
+        assert "pnl_shared_cache_losses_total 1.0" in scraped
+        assert "pnl_shared_cache_up 1.0" in first.metrics.scrape()[0].decode()
+
+
+async def test_the_follower_becomes_the_one_that_writes_to_the_shared_cache(tmp_path, redis):
+    """With the folder, and with a generation of its own."""
+    async with sharing(tmp_path, redis) as (first, second):
+        await next_snapshot(second.model, is_wanted=follows)
+        await first.aclose()
+        await next_snapshot(second.model, is_wanted=lambda s: s.complete and not follows(s))
+        await second.cache.flush()
+
+        assert await asked(redis, "KEYS", "pnl:1:*:pnl:current")
+        assert second.cache.peek(CURRENT) or (await second.current()).value
+
+
+async def test_without_the_package_a_shared_cache_is_an_error_that_says_what_to_do(tmp_path, redis, monkeypatch):
+    """At the start, and not somewhere later."""
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)  # as if it were not installed
+    with pytest.raises(ConfigError, match=r"PNL_CACHE_URL needs a package .*: pip install 'pnl\[redis\]'"):
+        async with sharing(tmp_path, redis):
+            pass

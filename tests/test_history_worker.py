@@ -14,7 +14,7 @@ import pytest_asyncio
 from recording import KIND, at_ms, record, recorded, snapshot, writing
 
 from pnl.errors import HistoryDown, HistoryError
-from pnl.history.client import History
+from pnl.history.client import SHARED_ANSWERS, History
 from pnl.history.monitor import KEPT_SLOW, KEPT_TIMES, QueryMonitor
 from pnl.store import Change
 
@@ -97,6 +97,13 @@ async def test_a_worker_that_was_killed_between_two_questions_is_started_anew(hi
     assert history.pid != before
 
 
+async def test_an_interrupt_from_the_keyboard_is_not_for_the_worker(history):
+    """A terminal, and a notebook's server, send it to the whole group of processes."""
+    worker = await running(history)
+
+    assert os.getpgid(worker) != os.getpgrp()
+
+
 async def test_a_worker_that_dies_in_the_middle_of_a_question_is_asked_again(history, caplog):
     """The one who asks gets the answer, from another process; the log tells."""
     before = await running(history)
@@ -144,6 +151,19 @@ async def test_a_worker_that_hangs_is_given_up_after_the_deadline(history, monke
     assert history.pid != before
     assert ended(pidfd, LONGEST_S)
     os.close(pidfd)
+
+
+async def test_only_the_process_that_reads_what_is_recorded_has_longer_for_its_first_answer(path, monkeypatch):
+    """The time limit of a person's own SQL holds from the first question on."""
+    async with asking(path) as history:
+        for worker in (history._worker, history._console):
+            monkeypatch.setattr(worker, "_deadline_s", 0)
+
+        assert len(await history.bars()) > 0
+        with pytest.raises(HistoryDown, match=r"within 0 s \(sql\)"):
+            await history.sql("SELECT 1")
+        with pytest.raises(HistoryDown, match=r"within 0 s \(bars\)"):
+            await history.bars(bucket="1s")
 
 
 async def test_a_question_that_waits_for_its_turn_has_the_same_deadline(history, monkeypatch):
@@ -203,6 +223,16 @@ async def test_the_same_question_is_asked_once_until_something_is_committed(path
         version[0] = 2
         await asyncio.gather(*(history.bars(bucket="1s") for _ in range(100)))
         assert history.queries.timings()["bars"].count == 5
+
+
+async def test_answers_that_nobody_asks_for_any_more_are_let_go(path):
+    """Every commit makes all answers old: what is kept of them stays small however many commits there are."""
+    version = iter(range(SHARED_ANSWERS + 9))
+    async with asking(path, version=lambda: next(version)) as history:
+        for _ in range(SHARED_ANSWERS + 9):
+            await history.bars(bucket="1s")
+
+        assert history.shared.memory.evictions == 9
 
 
 async def test_an_answer_that_is_shared_is_never_an_old_one(tmp_path):
@@ -276,7 +306,7 @@ async def test_closing_tells_whoever_waits_and_ends_the_worker(path):
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from pnl.history.client import History
+from pnl.history.client import SHARED_ANSWERS, History
 
 async def main():
     history = History(Path(sys.argv[1]), kind="simulated", zone="UTC")
@@ -358,9 +388,9 @@ async def test_what_the_worker_found_slow_is_in_the_list_and_the_log(path, monke
         await history.booked()
 
         assert {slow.kind for slow in history.queries.slow} == {"booked"}
-        assert any("FROM journal" in slow.statement for slow in history.queries.slow)
+        assert any("FROM postings" in slow.statement for slow in history.queries.slow)
         assert all(slow.took_ms > 0 for slow in history.queries.slow)
-        assert "for booked: SELECT component" in caplog.text
+        assert "for booked: SELECT coalesce" in caplog.text
 
 
 WRITER = """

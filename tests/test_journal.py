@@ -8,11 +8,14 @@ from zoneinfo import ZoneInfo
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pnl.journal import COMPONENTS, Step, journal, minutes, not_known_yet
+from pnl import journal
+from pnl.journal import COMPONENTS, Step, not_known_yet, postings
+from pnl.journal import steps_of as steps_of_postings
 from pnl.ledger import Ledger
 from pnl.model import PnLModel
 from pnl.records import MONEY_FIELDS, Batch, Cost, CostDay, Deal, Fill, Result, Settlement
 from pnl.rows import micros, to_instant, to_us
+from pnl.schema import BAR_PARTS
 
 NEW_YORK = ZoneInfo("America/New_York")
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
@@ -78,7 +81,15 @@ zones = st.sampled_from([NEW_YORK, UTC, ZoneInfo("Asia/Kolkata"), ZoneInfo("Paci
 def steps_of(batch, zone=NEW_YORK):
     ledger = Ledger()
     ledger.add(batch.fills, batch.settlements)
-    return journal(ledger, batch.cost_days, batch.deals, zone)
+    return steps_of_postings(postings(ledger, batch.cost_days, batch.deals, zone))
+
+
+def minutes(steps, **how):
+    """Give the minutes one by one: which it is, how many instants changed it, and per column its bar."""
+    found = journal.minutes(steps, **how)
+    bars = [zip(*(found[f"{name}_{part}"].tolist() for part in BAR_PARTS), strict=True) for name in MONEY_FIELDS]
+    rows = zip(found["minute"].tolist(), found["snapshots"].tolist(), *bars, strict=True)
+    return [(minute, count, dict(zip(MONEY_FIELDS, bar, strict=True))) for minute, count, *bar in rows]
 
 
 def shown(batch):
@@ -89,7 +100,7 @@ def shown(batch):
     return {name: micros(getattr(snapshot, name)) for name in MONEY_FIELDS}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches, zones)
 def test_the_last_minute_closes_at_what_is_shown(batch, zone):
     """Every money column, rounded once as a whole and not step by step."""
@@ -100,7 +111,7 @@ def test_the_last_minute_closes_at_what_is_shown(batch, zone):
     assert closes == shown(batch)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches, zones, st.none() | st.integers(-100 * 1440, 5 * 1440))
 def test_a_minute_opens_where_the_one_before_it_closed(batch, zone, ago):
     """From zero on; the low and the high hold open and close between them, the sum is of that many states."""
@@ -118,7 +129,7 @@ def test_a_minute_opens_where_the_one_before_it_closed(batch, zone, ago):
     assert [minute for minute, _, _ in made] == sorted({minute for minute, _, _ in made})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches, zones, st.integers(-100 * 1440, 5 * 1440))
 def test_what_is_dated_later_is_put_into_the_last_minute(batch, zone, ago):
     """Nothing is behind it, what was before stays as it is, and it closes at the same."""
@@ -132,7 +143,7 @@ def test_what_is_dated_later_is_put_into_the_last_minute(batch, zone, ago):
     assert sum(count for _, count, _ in clamped) == sum(count for _, count, _ in free)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches)
 def test_every_column_of_every_state_is_the_sum_of_its_parts(batch):
     """As a snapshot's are."""
@@ -144,7 +155,7 @@ def test_every_column_of_every_state_is_the_sum_of_its_parts(batch):
         assert close["net_pnl"] == close["kalshi_pnl"] - close["total_costs"] + close["total_revenue"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches, zones)
 def test_steps_are_in_order_of_time_and_none_is_zero(batch, zone):
     """Their net is what the exact totals are, not only the rounded ones."""
@@ -159,7 +170,7 @@ def test_steps_are_in_order_of_time_and_none_is_zero(batch, zone):
     assert sum(step.net_usd for step in steps) == ledger.totals({}).pnl_usd - costs + revenue
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches, batches)
 @example(
     Batch(cost_days=(CostDay("other", TODAY, (Cost("other", TODAY, "a", Decimal("1.5e-6")),)),)),
@@ -181,7 +192,7 @@ def test_the_line_meets_what_was_shown_whatever_was_corrected_since(known_now, k
     assert not_known_yet([], components, NOW) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(fills(), settlements(), zones)
 def test_days_of_trading_are_those_of_the_ledger(fills, settlements, zone):
     """One definition of a day, told twice."""
@@ -189,7 +200,7 @@ def test_days_of_trading_are_those_of_the_ledger(fills, settlements, zone):
     ledger.add(fills, settlements)
     by_day = {}
 
-    for step in journal(ledger, (), (), zone):
+    for step in steps_of_postings(postings(ledger, (), (), zone)):
         day = step.at.astimezone(zone).date()
         by_day[day] = by_day.get(day, 0) + step.net_usd
 
@@ -204,7 +215,7 @@ def test_a_cost_and_a_deal_change_the_pnl_at_the_first_local_minute_of_their_day
     deal = Deal("deals:x", "d-1", Decimal(10), "paid", date(2026, 11, 1), NOW, "", Decimal("0.3"))
     refunded = replace(deal, deal_id="d-2", status="refunded", fee_usd=Decimal(0))
 
-    steps = journal(Ledger(), [cost], [deal, refunded], NEW_YORK)
+    steps = steps_of_postings(postings(Ledger(), [cost], [deal, refunded], NEW_YORK))
 
     midnights = [datetime(2026, 3, 8, 5, tzinfo=UTC), datetime(2026, 11, 1, 4, tzinfo=UTC)]
     assert steps == [

@@ -232,7 +232,7 @@ async def test_a_list_whose_cursor_repeats_is_not_used_and_the_others_are(kalshi
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"fee_cost": float("nan")}, "fee_cost is Decimal('NaN'), should be a finite number"),
+        ({"fee_cost": float("nan")}, "fee_cost is NaN, should be a finite number"),
         ({"fee_cost": "NaN"}, "fee_cost is 'NaN', should be a finite number"),
         ({"fee_cost": 1e308}, "should be a finite number of at most 1,000,000,000"),
         ({"fee_cost": None}, "fee_cost is missing, should be a number"),
@@ -476,6 +476,33 @@ async def test_an_empty_book_is_passed_on_and_is_no_price(kalshi, simulator, clo
 
     assert batch.marks[0] == Mark("A", Decimal(0), Decimal(1), clock(), "<b>A</b>")
     assert not batch.marks[0].is_real
+
+
+@pytest.mark.parametrize(
+    ("fields", "closes_at"),
+    [
+        ({}, None),
+        ({"close_time": "2026-12-31T12:00:00Z"}, datetime(2026, 12, 31, 12, tzinfo=UTC)),
+        (
+            {"close_time": "2026-12-31T12:00:00Z", "expected_expiration_time": "2026-11-23T03:00:00Z"},
+            datetime(2026, 11, 23, 3, tzinfo=UTC),
+        ),
+        (
+            {"close_time": "2026-12-31T12:00:00Z", "expected_expiration_time": None},
+            datetime(2026, 12, 31, 12, tzinfo=UTC),
+        ),
+        ({"close_time": "<script>"}, None),
+        ({"close_time": "9999-01-01T00:00:00Z"}, None),
+    ],
+)
+def test_a_market_says_when_it_is_expected_to_end(fields, closes_at):
+    """Trading may stay open for weeks after a game; a time that makes no sense costs no price."""
+    row = {"ticker": "A", "yes_bid_dollars": "0.4000", "yes_ask_dollars": "0.5000", **fields}
+
+    found = mark(row, datetime(2026, 11, 22, tzinfo=UTC))
+
+    assert found.is_real
+    assert found.closes_at == closes_at
 
 
 async def test_marks_of_many_markets_are_asked_for_by_the_hundred(kalshi, simulator):

@@ -171,7 +171,7 @@ def cash_of(fill):
 
 
 @given(st.lists(trades, max_size=40), prices)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_realized_and_unrealized_less_fees_are_the_cash_and_what_is_held(history, price):
     """Conservation: P&L = cash flow + value at mark, exactly, for any history of fills."""
     fills = fills_of(*history)
@@ -185,7 +185,7 @@ def test_realized_and_unrealized_less_fees_are_the_cash_and_what_is_held(history
 
 
 @given(st.lists(trades, min_size=1, max_size=30), st.sampled_from(["yes", "no"]), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_settled_market_is_worth_the_same_from_its_fills_and_from_its_row(history, result, with_fills):
     """The row formula and the fills agree to the last digit, whichever of them is at hand."""
     fills = fills_of(*history)
@@ -210,7 +210,7 @@ def test_a_settled_market_is_worth_the_same_from_its_fills_and_from_its_row(hist
 
 
 @given(st.lists(st.tuples(trades, st.sampled_from(["KXA-1-1", "KXA-1-2", "KXB-1-1"])), max_size=30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_parts_sum_to_the_whole_by_market_event_series_and_day(history):
     """The same total everywhere."""
     ledger = Ledger()

@@ -3,11 +3,13 @@
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from pnl.errors import SourceError
+from pnl.journal import COMPONENTS
 from pnl.model import PnLModel, as_json
 from pnl.records import MONEY_FIELDS, Batch, Cost, CostDay, Deal, Fill, Mark, Refused, Result, Settlement, State
 from pnl.store import Recorded
@@ -144,6 +146,29 @@ async def test_what_comes_twice_is_no_news_for_the_store(clock):
     assert again.batch.cursors == {"fills": "x"}
 
 
+async def test_a_correction_is_news_although_every_sum_stays_and_a_price_is_none(clock):
+    """What shows records reads them anew for the one, and not for the other."""
+    lost = Settlement("KXA-1-1", "KXA-1", Result.NO, Decimal(10), Decimal(4), *[Decimal(0)] * 4, None, NOW)
+    won = replace(lost, result=Result.YES, revenue_usd=Decimal(10))
+    other_day = replace(deal(updated=NOW + timedelta(hours=1)), closed_on=date(2026, 11, 3))
+    price = Mark("KXA-1-1", Decimal("0.40"), Decimal("0.42"), NOW)
+    model = model_of(Told("kalshi"), Told("john"), clock=clock)
+
+    seen = [
+        model.accept(name, batch).snapshot.records
+        for name, batch in (
+            ("kalshi", Batch(fills=(fill(),), settlements=(lost,))),
+            ("kalshi", Batch(marks=(price,))),
+            ("kalshi", Batch(settlements=(won,))),
+            ("john", Batch(deals=(deal(),))),
+            ("john", Batch(deals=(other_day,))),
+            ("john", Batch(deals=(other_day,))),
+        )
+    ]
+
+    assert [after != before for before, after in pairwise(seen)] == [False, True, True, True, False]
+
+
 async def test_a_source_is_told_its_cursors_and_the_open_markets(clock):
     """It keeps nothing between polls itself."""
     kalshi = Told(
@@ -260,6 +285,19 @@ async def test_an_empty_book_keeps_the_last_good_price(clock):
     assert snapshot.notes == ("KXA-1-1 has no quotes now and is valued at its last price",)
 
 
+async def test_a_market_that_ends_at_another_time_is_news(clock):
+    """Also while its price stands still."""
+    mark = Mark("KXA-1-1", Decimal("0.5"), Decimal("0.5"), NOW)
+    later = replace(mark, closes_at=NOW + timedelta(days=1))
+    model = model_of(Told("kalshi", Batch(marks=(mark,)), Batch(marks=(later,)), Batch(marks=(later,))), clock=clock)
+    await model.pull("kalshi")
+
+    changes = [await model.pull("kalshi") for _ in range(2)]
+
+    assert [change.batch.marks for change in changes] == [(later,), ()]
+    assert model.marks["KXA-1-1"].closes_at == NOW + timedelta(days=1)
+
+
 async def test_a_market_that_never_had_quotes_is_valued_at_its_last_trade(clock):
     """And said to be; one that never traded either is left out and named."""
     traded = Mark("KXA-1-1", Decimal(0), Decimal(1), NOW, last_trade_usd=Decimal("0.45"))
@@ -340,7 +378,7 @@ async def test_the_json_object_has_the_promised_keys(clock):
 
 
 async def test_days_sum_to_the_realized_whole(clock):
-    """Costs on their UTC day, deals when closed, trading on its local day."""
+    """Costs on their UTC day, deals when closed, trading on its local day; each part by itself."""
     model = model_of(
         Told("kalshi", Batch(fills=(fill(), fill("0.45", side="no", number=2)))),
         Told("anthropic", Batch(cost_days=(cost_day("2", day=date(2026, 11, 20)),))),
@@ -351,5 +389,7 @@ async def test_days_sum_to_the_realized_whole(clock):
 
     days = model.day_totals(ZoneInfo("America/New_York"))
 
-    assert sum(days.values()) == snapshot.net_pnl - snapshot.kalshi_unrealized
-    assert days[date(2026, 11, 20)] == -2
+    whole = {name: sum(day[name] for day in days.values()) for name in COMPONENTS}
+    assert whole == {name: getattr(snapshot, name) for name in COMPONENTS}
+    assert days[date(2026, 11, 20)]["billed_costs"] == 2
+    assert list(days) == sorted(days)

@@ -80,7 +80,7 @@ async def test_the_dashboard_holds_its_file_through_one_library(tmp_path):
             assert len(libraries_of(pid)) == 1
             for child in list(family(pid))[1:]:
                 assert len(libraries_of(child)) <= 1
-            await asyncio.wait_for(viewer.has_record.wait(), 20)
+            await asyncio.wait_for(viewer.has_record.wait(), 60)
         following.cancel()
 
 

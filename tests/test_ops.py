@@ -248,3 +248,18 @@ async def until_ready(client, origin):
                     if answer.status == 200:
                         return
             await asyncio.sleep(0.1)
+
+
+async def test_another_address_answers_a_scraper_by_any_name():
+    """On this machine's own it goes by its own names alone: there are browsers."""
+    for address, expected in (("0.0.0.0", 200), ("127.0.0.1", 421)):  # noqa: S104 - as containers listen
+        port = free_port()
+        server = serve_ops(port, lambda: None, address)
+        try:
+            async with ClientSession() as client:
+                headers = {"Host": "viewer:9464"}
+                async with client.get(f"http://127.0.0.1:{port}/healthz", headers=headers) as answer:
+                    assert answer.status == expected
+        finally:
+            server.stop()
+            await server.close_all_connections()

@@ -32,7 +32,7 @@ async def test_with_nothing_set_a_live_demo_is_shown_and_nothing_leaves_the_mach
         await expect(page.locator(".chip")).to_have_text(
             [re.compile(name) for name in ("Kalshi", "Anthropic", "Deals")]
         )
-        await expect(page.locator(".fills tbody tr").first).to_be_visible()
+        await expect(page.locator("[data-ledger] tr:not(.space)").first).to_be_visible(timeout=20_000)
         await expect(page.locator("canvas").first).to_be_visible()
         assert page.troubles == []
 
@@ -119,7 +119,8 @@ async def test_a_hostile_market_title_is_text(browser, tmp_path):
         )
         ours = served(tmp_path, command=("pnl.cli", "serve"), **settings_of(simulator))
         async with ours as (_process, address), visit(browser, address) as page:
-            await expect(page.locator(".fills tbody tr").first).to_contain_text(HOSTILE, timeout=20_000)
+            await expect(page.locator(".positions tbody tr").first).to_contain_text(HOSTILE)
+            await expect(page.locator("[data-ledger]")).to_contain_text(HOSTILE)
 
             assert await page.evaluate("window.hurt") is None
             assert await page.locator('img[src="x"]').count() == 0

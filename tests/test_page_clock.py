@@ -9,6 +9,7 @@ from browsing import COUNT_LATE, lost, opened
 from playwright.async_api import expect
 
 from pnl.stream import fields_of
+from pnl.views.page import same_on_every_page
 from pnl.views.verdict import asset, templates, verdict_html
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -42,9 +43,9 @@ def iso(moment):
 
 def page_html(fields):
     """The page as it is served, without its plots."""
-    given = {"css": asset("page.css"), "js": asset("page.js"), "zone": "UTC", "late_ms": LATE_S * 1000}
+    given = same_on_every_page() | {"scripts_here": [asset("page.js")], "zone": "UTC", "late_ms": LATE_S * 1000}
     verdict = verdict_html(fields, SOURCES, polls=POLLS, zone=UTC)
-    return templates.get_template("page.html").render(given, verdict=verdict, roots=())
+    return templates.get_template("page.html").render(given, verdict=verdict, f={}, live=fields, roots=())
 
 
 @asynccontextmanager
@@ -263,7 +264,7 @@ async def test_what_is_to_be_known_of_the_numbers_is_said_while_it_holds(browser
         assert [await line.is_visible() for line in lines] == [True, True]
 
 
-@pytest.mark.parametrize("state", ["unknown", "agrees", "settling", "drifts"])
+@pytest.mark.parametrize("state", ["unknown", "agrees", "settling", "drifts", "unexplained"])
 async def test_the_drift_says_in_a_word_what_it_is(browser, state):
     """Not by its colour alone."""
     async with staged(browser) as page:
@@ -271,4 +272,4 @@ async def test_the_drift_says_in_a_word_what_it_is(browser, state):
 
         word = await page.evaluate("getComputedStyle(document.querySelector('.drift .word'), '::before').content")
         assert state in word
-        await expect(page.locator(".drift dd")).to_have_text("-$12.40")
+        await expect(page.locator(".drift b")).to_have_text("-$12.40")

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pnl.journal import COMPONENTS
 from pnl.stream.present import GAP_MS, LINE_POINTS, Line, Patch, Present, day_columns, patch
 
 NOW = datetime(2026, 11, 22, 14, 0, tzinfo=UTC)
@@ -28,11 +29,14 @@ def line_of(*usd, first_ms=NOW_MS, before=None):
 def applied(shown, lacks):
     """What a page shows once a patch came, as a browser makes it."""
     texts, line, days = shown
-    texts = list(texts)
+    texts, days = list(texts), {name: list(column) for name, column in days.items()}
     for place, text in lacks.texts:
         texts[place] = text
     if lacks.points is not None:
         line = {name: (line[name] + lacks.points[name])[-LINE_POINTS:] for name in line}
+    for name, amounts in (lacks.amounts or {}).items():
+        for place, usd in amounts:
+            days[name][place] = usd
     return tuple(texts), lacks.line or line, lacks.days or days
 
 
@@ -95,11 +99,34 @@ def test_a_page_that_was_away_for_longer_than_the_line_gets_all_of_it():
     assert applied(seen(before), lacks) == seen(after)
 
 
-def test_days_that_changed_are_put_anew():
-    """And only those."""
-    days = day_columns({NOW.date(): Decimal(1)})
+def day_of(**parts):
+    """What a day made, by component."""
+    return dict.fromkeys(COMPONENTS, Decimal(0)) | {name: Decimal(usd) for name, usd in parts.items()}
 
-    assert patch(Present((), Line.empty(), NO_DAYS), Present((), Line.empty(), days)) == Patch(days=days)
+
+TODAY, TOMORROW = NOW.date(), NOW.date() + timedelta(days=1)
+
+
+def present_of(days):
+    return Present((), Line.empty(), day_columns(days))
+
+
+def test_a_new_day_puts_the_days_anew():
+    """They stand in other places."""
+    after = present_of({TODAY: day_of(total_revenue=1)})
+
+    assert patch(present_of({}), after) == Patch(days=after.days)
+
+
+def test_of_days_that_are_there_only_the_amounts_that_changed_are_sent():
+    """A fill changes one day, and a year of them is not sent for it."""
+    before = present_of({TODAY: day_of(kalshi_fees=1), TOMORROW: day_of(kalshi_fees=1)})
+    after = present_of({TODAY: day_of(kalshi_fees=1), TOMORROW: day_of(kalshi_fees="1.25")})
+
+    lacks = patch(before, after)
+
+    assert lacks == Patch(amounts={"fees": [(1, -1.25)], "net": [(1, -1.25)]})
+    assert applied(seen(before), lacks) == seen(after)
 
 
 def test_a_pause_is_a_gap_in_the_line():
@@ -118,11 +145,13 @@ def test_points_stand_at_the_wall_clock_of_the_reporting_zone():
     assert line.t0 == [NOW_MS]
 
 
-def test_days_run_up_to_their_total():
-    """The last running total is the sum of the days."""
-    days = {NOW.date(): Decimal("1.5"), NOW.date() + timedelta(days=1): Decimal(-4)}
+def test_the_parts_of_a_day_are_what_they_add_to_its_net():
+    """Fees and costs below zero, billed and estimated ones apart."""
+    day = day_of(kalshi_realized=-3, kalshi_fees="0.5", billed_costs=2, estimated_costs=1, total_revenue=8)
 
-    columns = day_columns(days)
+    columns = day_columns({TODAY: day})
 
-    assert columns["net"] == [1.5, -4.0]
-    assert columns["total"] == [1.5, -2.5]
+    assert columns.pop("day") == [datetime(2026, 11, 22, tzinfo=UTC).timestamp() * 1000]
+    assert columns == {
+        "trading": [-3.0], "revenue": [8.0], "fees": [-0.5], "billed": [-2.0], "estimated": [-1.0], "net": [1.5]
+    }  # fmt: skip

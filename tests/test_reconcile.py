@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pnl.ledger import Ledger, event_of
-from pnl.reconcile import Baseline, Drift, compare, in_words
+from pnl.reconcile import Baseline, Drift, compare, in_words, settled
 from pnl.records import ZERO, Account, Agreement, Fill, Holding, Known, Refused, Result, Settlement
 from pnl.simulator import LivingMarket, RecordedAccount, Simulator
 from pnl.simulator.book import cash_events
@@ -181,7 +181,7 @@ def known_of(happened):
 
 
 @given(happenings(), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_whatever_happens_between_the_reads_of_a_poll_is_no_alarm(happened, data):
     """Fills, settlements, positions and balance are each read at a moment of their own within the poll."""
     watch, begun, states = Watch(), 0, []
@@ -507,7 +507,7 @@ trades = st.tuples(
 
 
 @given(st.lists(trades, max_size=40), st.sampled_from(["yes", "no", None]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_cash_of_a_ledger_is_every_price_fee_pair_and_payout(history, result):
     """Exactly, for any history: rounding of average costs never leaks into it."""
     fills = [fill(n, *trade, ticker=ticker) for n, (*trade, ticker) in enumerate(history)]
@@ -633,10 +633,21 @@ async def quiet_account(transport):
         yield world, clock, sim, polls
 
 
+def alone(world, clock):
+    """The next fill whose market has no other for the two polls that follow: a minute at most."""
+    fills = [fill for fill in world.fills(clock.now + timedelta(days=1)) if fill.at > micros(clock.now)]
+    minute = timedelta(minutes=1) // timedelta(microseconds=1)
+    return next(
+        fill
+        for fill in fills
+        if not any(o.ticker == fill.ticker and 0 <= o.at - fill.at < minute and o != fill for o in fills)
+    )
+
+
 async def test_a_fill_that_the_venue_does_not_show_is_seen_within_two_polls(quiet_account):
     """With what it cost and its fee, to the micro-dollar; once it is read, all agrees again."""
     world, clock, sim, polls = quiet_account
-    lost = next(f for f in world.fills(clock.now + timedelta(days=1)) if f.at > micros(clock.now))
+    lost = alone(world, clock)
     sim.answers[FILLS] = rows_of("fills", lambda: map(fill_row, (f for f in world.fills(clock.now) if f != lost)))
     clock.now = moment(lost.at)
 
@@ -694,3 +705,31 @@ async def test_a_poll_of_which_a_part_failed_is_not_compared(quiet_account):
     sim.answers[FILLS] = lambda _: web.Response(status=500)
 
     assert (await polls.poll()).state is Agreement.UNKNOWN
+
+
+@pytest.mark.parametrize(("kept", "gap"), [(2, "0"), (1, "6.17")])
+def test_a_settlement_and_the_fills_of_its_market_make_the_same_or_there_is_a_gap(kept, gap):
+    """Each alone is folded to a P&L after fees; of a fill that is missing, its loss and its fee are the gap."""
+    fills = [fill(1), fill(2, price="0.60", fee="0.17")]
+    ledger = Ledger()
+    ledger.add(fills[:kept], [settlement(fills, result="no")])
+
+    [told] = settled(ledger)
+
+    assert told.gap_usd == -Decimal(gap)
+    assert told.by_row.fees_usd == Decimal("0.34")
+    assert told.by_fills.fees_usd == Decimal("0.17") * kept
+    assert told.book.fees_usd == Decimal("0.34")
+
+
+def test_what_tells_nothing_of_a_settled_market_leaves_no_gap():
+    """A settlement without counts holds the result alone, and fills may be older than the venue gives."""
+    bare = replace(settlement([fill(1)]), yes_count=ZERO, yes_cost_usd=ZERO, fee_usd=ZERO)
+    before = settlement([fill(2, ticker=B)], ticker=B)
+    ledger = Ledger()
+    ledger.add([fill(1)], [bare, before])
+
+    by_fills, by_row = settled(ledger)
+
+    assert (by_fills.by_row, by_fills.by_fills.realized_usd, by_fills.gap_usd) == (None, Decimal(6), None)
+    assert (by_row.by_row.realized_usd, by_row.by_fills, by_row.gap_usd) == (Decimal(6), None, None)

@@ -9,13 +9,13 @@ from decimal import Decimal
 from itertools import pairwise
 
 import pytest
+from homes import Home
 from hypothesis import given
 from hypothesis import strategies as some
 
 from pnl.errors import HistoryError, StoreError
-from pnl.history.client import History
 from pnl.records import Reading, Snapshot, State
-from pnl.store import Archived, Change, Store
+from pnl.store import Archived, Change
 from pnl.store.retention import DAY_MS, due, month_of
 
 FIRST = datetime(2026, 5, 31, 23, 50, tzinfo=UTC)
@@ -40,14 +40,15 @@ def snapshot(at, net):
     )
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def home(request, tmp_path):
+    return Home(tmp_path, None if request.param == "sqlite" else request.getfixturevalue("postgres"))
+
+
 @asynccontextmanager
-async def opened(folder):
-    async with Store(folder, kind="simulated", synchronous="NORMAL") as store, history(folder) as asked:
+async def opened(home):
+    async with home.store(synchronous="NORMAL") as store, home.history() as asked:
         yield store, asked
-
-
-def history(folder):
-    return History(folder / "pnl.db", kind="simulated", zone="America/New_York")
 
 
 async def record(store):
@@ -75,14 +76,13 @@ async def all_of(asked, instants):
     return [[getattr(each, name).tolist() for name in columns] for each in (*bars, part)], shown, early
 
 
-def raw_count(folder):
-    with closing(sqlite3.connect(f"file:{folder}/pnl.db?mode=ro", uri=True)) as reader:
-        return reader.execute("SELECT count(*) FROM pnl_snapshots").fetchone()[0]
+def raw_count(home):
+    return home.rows("SELECT count(*) FROM pnl_snapshots")[0][0]
 
 
-async def test_readers_see_the_same_before_between_and_behind_every_step(tmp_path):
+async def test_readers_see_the_same_before_between_and_behind_every_step(home):
     """A file that is not noted yet is not read; rows that are noted as archived are not read twice."""
-    async with opened(tmp_path) as (store, asked):
+    async with opened(home) as (store, asked):
         instants = await record(store)
         whole = await all_of(asked, instants)
         assert len(whole[0][0][0]) == 80
@@ -91,36 +91,36 @@ async def test_readers_see_the_same_before_between_and_behind_every_step(tmp_pat
         assert await all_of(asked, instants) == whole
         await store.retire(may)
         assert await all_of(asked, instants) == whole
-        assert raw_count(tmp_path) == 80 - may.rows
+        assert raw_count(home) == 80 - may.rows
         await store.retire(await archive(asked, JUNE))
         assert await all_of(asked, instants) == whole
-        assert 0 < raw_count(tmp_path) < 40
+        assert 0 < raw_count(home) < 40
 
-    async with opened(tmp_path) as (store, asked):  # the check at the start finds nothing wrong
+    async with opened(home) as (store, asked):  # the check at the start finds nothing wrong
         assert store.recorded.damage == ()
         assert await all_of(asked, instants) == whole
 
 
-async def test_a_process_that_died_before_the_rows_were_deleted_leaves_no_row_twice(tmp_path):
+async def test_a_process_that_died_before_the_rows_were_deleted_leaves_no_row_twice(home):
     """They are deleted by the next one."""
-    async with opened(tmp_path) as (store, asked):
+    async with opened(home) as (store, asked):
         instants = await record(store)
         whole = await all_of(asked, instants)
         store.drop_archived = lambda: asyncio.sleep(0)  # as if it had died here
         await store.retire(await archive(asked, MAY))
-        assert raw_count(tmp_path) == 80
+        assert raw_count(home) == 80
         assert await all_of(asked, instants) == whole
 
-    async with opened(tmp_path) as (store, asked):
+    async with opened(home) as (store, asked):
         assert store.recorded.damage == ()
         await store.drop_archived()
-        assert raw_count(tmp_path) < 80
+        assert raw_count(home) < 80
         assert await all_of(asked, instants) == whole
 
 
-async def test_a_file_that_does_not_hold_what_is_recorded_deletes_nothing(tmp_path):
+async def test_a_file_that_does_not_hold_what_is_recorded_deletes_nothing(home):
     """Whatever happened to it, or to the store, in between."""
-    async with opened(tmp_path) as (store, asked):
+    async with opened(home) as (store, asked):
         instants = await record(store)
         whole = await all_of(asked, instants)
         may = await archive(asked, MAY)
@@ -129,25 +129,25 @@ async def test_a_file_that_does_not_hold_what_is_recorded_deletes_nothing(tmp_pa
             with pytest.raises(StoreError, match="nothing is deleted"):
                 await store.retire(wrong)
 
-        assert raw_count(tmp_path) == 80
+        assert raw_count(home) == 80
         assert await all_of(asked, instants) == whole
 
 
 async def test_where_the_archive_cannot_be_written_the_rows_stay(tmp_path):
     """And it is said which file."""
-    async with opened(tmp_path) as (store, asked):
+    async with opened(Home(tmp_path)) as (store, asked):
         await record(store)
         (tmp_path / "archive").write_text("not a folder")
 
         with pytest.raises(HistoryError, match="archive"):
             await archive(asked, MAY)
 
-        assert raw_count(tmp_path) == 80
+        assert raw_count(Home(tmp_path)) == 80
 
 
 async def test_what_is_archived_is_for_its_owner_alone(tmp_path):
     """As the rest of the record."""
-    async with opened(tmp_path) as (store, asked):
+    async with opened(Home(tmp_path)) as (store, asked):
         await record(store)
         may = await archive(asked, MAY)
 
@@ -155,9 +155,9 @@ async def test_what_is_archived_is_for_its_owner_alone(tmp_path):
     assert [path.name for path in (tmp_path / "archive").iterdir()] == ["snapshots-2026-05.parquet"]
 
 
-async def test_a_clock_that_went_back_into_the_archive_changes_no_older_minute(tmp_path):
+async def test_a_clock_that_went_back_into_the_archive_changes_no_older_minute(home):
     """To the bar of such a minute is added; the chain still holds at the next start."""
-    async with opened(tmp_path) as (store, asked):
+    async with opened(home) as (store, asked):
         await record(store)
         await store.retire(await archive(asked, MAY))
         before = await asked.bars(bucket="1m")
@@ -168,13 +168,13 @@ async def test_a_clock_that_went_back_into_the_archive_changes_no_older_minute(t
         assert after.open[0] == before.open[0]
         assert after.high[0] == 1_000_000_001
 
-    async with opened(tmp_path) as (store, asked):
+    async with opened(home) as (store, asked):
         assert store.recorded.damage == ()
 
 
 async def test_a_damaged_store_keeps_the_minutes_of_its_archive(tmp_path):
     """The raw rows of them are in files, so nothing of them can be read from the damaged one."""
-    async with opened(tmp_path) as (store, asked):
+    async with opened(Home(tmp_path)) as (store, asked):
         instants = await record(store)
         await store.retire(await archive(asked, MAY))
         whole = await all_of(asked, instants)
@@ -183,7 +183,7 @@ async def test_a_damaged_store_keeps_the_minutes_of_its_archive(tmp_path):
         breaker.execute("UPDATE chain SET net_micros = net_micros + 1")
         breaker.commit()
 
-    async with opened(tmp_path) as (store, asked):
+    async with opened(Home(tmp_path)) as (store, asked):
         assert "kept as" in store.recorded.damage[0]
         assert "none is lost" in store.recorded.damage[0]
         assert await all_of(asked, instants) == whole

@@ -116,7 +116,7 @@ def test_a_hostile_value_in_any_field_is_believed_or_set_aside(kind, value):
 
 @given(kind=st.sampled_from(sorted(MAKERS)), field=st.integers(0, 20), value=any_json)
 @example(kind="usage", field=4, value={"ephemeral_5m_input_tokens": "1e-999999"})
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_json_in_any_field_is_believed_or_set_aside(kind, field, value):
     """Whatever a server answers, a row is a record or a refusal."""
     make, row = MAKERS[kind]
@@ -126,7 +126,7 @@ def test_any_json_in_any_field_is_believed_or_set_aside(kind, field, value):
 
 
 @given(any_json)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_json_in_place_of_a_row_is_set_aside(value):
     """What is no object, or has none of the fields, is no fill."""
     made, refused = rows.convert([on_the_wire(value)], kalshi.fill, what="fill", key="fill_id")
@@ -196,4 +196,5 @@ def test_a_title_is_cut_and_stays_as_hostile_as_it_is():
     assert rows.label("<b>x</b>") == "<b>x</b>"
     assert rows.label("x" * 1000) == "x" * rows.LONGEST_TEXT
     assert rows.label("half \ud800 a pair") == "half ? a pair"
+    assert rows.label("no\0thing") == "no?thing"
     assert rows.label(12) == ""

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, padding
 
 from pnl.errors import SimulatorError
 from pnl.simulator import LivingMarket, RecordedAccount, Simulator
+from pnl.simulator.spending import tokens_used
 
 SHARED = Path(__file__).parents[2] / "shared"
 SPEC = SHARED / "specs" / "kalshi_openapi_3.34.yaml"
@@ -571,6 +572,22 @@ async def test_cost_details_add_up_to_the_undetailed_bill_over_all_pages(living)
 
     assert plain == detailed
     assert 40 * 300 < plain < 40 * 900
+
+
+def test_what_grows_with_the_clock_is_not_kept():
+    """A demo that runs for days asks for today again and again, each time up to another instant."""
+    market, day = LivingMarket(days=3), 86_400_000_000
+    start = int(datetime(2026, 7, 14, tzinfo=UTC).timestamp()) * 1_000_000
+    noon = datetime(2026, 7, 14, 12, tzinfo=UTC)
+    asked = [market.tokens(start, start + day, noon + timedelta(seconds=n)) for n in range(50)]
+    kept = tokens_used.cache_info().currsize
+
+    asked += [market.tokens(start, start + day, noon + timedelta(seconds=n)) for n in range(50, 100)]
+
+    assert tokens_used.cache_info().currsize == kept
+    outputs = [sum(tokens.output for tokens in used.values()) for used in asked]
+    assert outputs == sorted(outputs)
+    assert outputs[-1] > outputs[0]
 
 
 async def test_usage_is_the_same_in_buckets_of_any_width(living):

@@ -15,6 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from homes import Home
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -38,7 +39,9 @@ from pnl.records import (
 from pnl.schema import MIGRATIONS
 from pnl.store import Change, Store
 from pnl.store.damage import Seal
-from pnl.store.writer import _at_most, _open
+from pnl.store.file import _open
+from pnl.store.tables import load
+from pnl.store.writer import _at_most
 
 NOW = datetime(2026, 11, 22, 9, 30, 0, 250_000, tzinfo=UTC)
 MICRO = Decimal("1e-6")
@@ -83,9 +86,20 @@ EVERYTHING = Batch(
 )
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def home(request, folder):
+    return Home(folder, None if request.param == "sqlite" else request.getfixturevalue("postgres"))
+
+
 @pytest.fixture
-async def store(folder):
-    async with Store(folder, kind="simulated", commit_ms=0) as store:
+async def store(home):
+    async with home.store() as store:
+        yield store
+
+
+@pytest.fixture
+async def file_store(folder):
+    async with Home(folder).store() as store:
         yield store
 
 
@@ -95,23 +109,19 @@ async def record(store, *changes):
 
 
 async def recorded(folder):
-    """What the next start finds."""
-    async with Store(folder, kind="simulated") as store:
-        return store.recorded
+    """What the next start finds in a folder."""
+    return await Home(folder).recorded()
 
 
 def rows(store, query):
-    with closing(sqlite3.connect(store.path)) as reader:
-        return reader.execute(query).fetchall()
+    return store.home.rows(query)
 
 
 async def test_every_table_and_index_is_there(store):
-    """The names are promised: a person opens the file with the tools of their choice."""
-    found = {(kind, name) for kind, name in rows(store, "SELECT type, name FROM sqlite_schema WHERE sql IS NOT NULL")}
-
+    """The names are promised: a person opens the file or the database with the tools of their choice."""
     tables = "pnl_snapshots pnl_1m kalshi_trades kalshi_settlements kalshi_marks anthropic_costs john_revenue"
-    assert {("table", name) for name in (*tables.split(), "source_state", "meta")} <= found
-    assert {name for kind, name in found if kind == "index"} == {
+    assert {*tables.split(), "source_state", "meta"} <= set(store.home.columns)
+    assert store.home.indexes == {
         "kalshi_trades_status_time",
         "kalshi_trades_ticker",
         "anthropic_costs_month",
@@ -119,6 +129,15 @@ async def test_every_table_and_index_is_there(store):
         "john_revenue_closed",
         "superseded_when",
     }
+
+
+async def test_both_places_have_the_same_tables_and_columns(folder, postgres):
+    """What reads one reads the other; only the number of a row is a column of its own in PostgreSQL."""
+    file, database = Home(folder), Home(folder, postgres)
+    for home in (file, database):
+        await home.recorded()
+
+    assert database.columns == file.columns | {"superseded": ["rowid", *file.columns["superseded"]]}
 
 
 @pytest.mark.parametrize(
@@ -130,9 +149,9 @@ async def test_every_table_and_index_is_there(store):
         ("PRIMARY KEY", "SELECT * FROM pnl_snapshots WHERE timestamp BETWEEN 1 AND 2 ORDER BY timestamp"),
     ],
 )
-async def test_the_usual_questions_are_answered_by_an_index(store, index, query):
+async def test_the_usual_questions_are_answered_by_an_index(file_store, index, query):
     """No scan and no sort over the whole table."""
-    plan = " ".join(row[3] for row in rows(store, f"EXPLAIN QUERY PLAN {query}"))
+    plan = " ".join(row[3] for row in rows(file_store, f"EXPLAIN QUERY PLAN {query}"))
 
     assert index in plan
     assert "TEMP B-TREE" not in plan
@@ -144,22 +163,22 @@ def test_durability_is_full_unless_it_is_set(folder, setting, level):
     store = Store(private_folder(folder), kind="real", **({} if setting == "FULL" else {"synchronous": setting}))
 
     with Seal(folder / "pnl.seal") as beside:
-        connection, _ = _open(store.path, "real", store._synchronous, beside)
+        connection, _ = _open(store.path, "real", store._place._synchronous, beside)
 
     with closing(connection):
         pragmas = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in PRAGMAS}
     assert pragmas == {"journal_mode": "wal", "synchronous": level, "mmap_size": 0, "busy_timeout": 5000}
 
 
-async def test_what_is_written_is_loaded_back_equal(store, folder):
+async def test_what_is_written_is_loaded_back_equal(store):
     """Every kind of record, to the microsecond and to seven decimals of a bill."""
     await record(store, Change(snapshot(), "kalshi", EVERYTHING, NOW), Change(origin="john"))
     await asyncio.to_thread(store.close)
 
-    found = await recorded(folder)
+    found = await store.home.recorded()
 
-    assert found.fills == EVERYTHING.fills
-    assert found.settlements == EVERYTHING.settlements
+    assert set(found.fills) == set(EVERYTHING.fills)
+    assert set(found.settlements) == set(EVERYTHING.settlements)
     assert found.marks == EVERYTHING.marks
     assert found.cost_days == EVERYTHING.cost_days
     assert sorted(found.deals, key=lambda deal: deal.deal_id) == list(EVERYTHING.deals)
@@ -171,7 +190,7 @@ def decimals(places, least=0, most=10**9):
 
 
 instants = st.integers(0, 7 * 10**15).map(lambda us: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us))
-texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
 money = decimals(6, -(10**9))
 any_fill = st.builds(
     Fill, texts, texts, st.sampled_from(["yes", "no"]), decimals(2), decimals(6, 0, 1), money, st.booleans(), instants
@@ -180,45 +199,62 @@ any_settlement = st.builds(
     *(Settlement, texts, texts, st.sampled_from(Result), decimals(2), money, decimals(2), money, money, money),
     *(st.none() | money, instants),
 )
-any_mark = st.builds(Mark, texts, decimals(6, 0, 1), decimals(6, 0, 1), instants, texts)
+any_mark = st.builds(Mark, texts, decimals(6, 0, 1), decimals(6, 0, 1), instants, texts, closes_at=st.none() | instants)
 any_deal = st.builds(
     Deal, texts, texts, money, st.sampled_from(["won", "refunded"]), st.dates(), instants, texts, money
 )
 any_cost = decimals(20, -(10**6), 10**6)
 
 
-@given(
-    fills=st.lists(any_fill, max_size=3, unique_by=lambda fill: fill.fill_id),
-    settlements=st.lists(any_settlement, max_size=3, unique_by=lambda row: row.ticker),
-    marks=st.lists(any_mark, max_size=3, unique_by=lambda mark: mark.ticker),
-    others=st.tuples(
-        st.lists(any_deal, max_size=3, unique_by=lambda deal: (deal.origin, deal.deal_id)),
-        st.lists(any_cost, min_size=1, max_size=3),
-    ),
+any_batch = st.builds(
+    Batch,
+    fills=st.lists(any_fill, max_size=3, unique_by=lambda fill: fill.fill_id).map(tuple),
+    settlements=st.lists(any_settlement, max_size=3, unique_by=lambda row: row.ticker).map(tuple),
+    marks=st.lists(any_mark, max_size=3, unique_by=lambda mark: mark.ticker).map(tuple),
+    cost_days=st.lists(any_cost, min_size=1, max_size=3).map(lambda usd: (cost_day(*usd),)),
+    deals=st.lists(any_deal, max_size=3, unique_by=lambda deal: (deal.origin, deal.deal_id)).map(tuple),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_record_is_loaded_back_equal(tmp_path_factory, fills, settlements, marks, others):
+RECORDS = ("fills", "settlements", "marks", "cost_days", "deals")
+
+
+@given(any_batch)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_record_is_loaded_back_equal(tmp_path_factory, batch):
     """Whatever a row may hold, the file gives it back to the last digit."""
-    deals, usd = others
-    batch = Batch(tuple(fills), tuple(settlements), tuple(marks), (cost_day(*usd),), tuple(deals))
-    folder = tmp_path_factory.mktemp("any")
+    home = Home(tmp_path_factory.mktemp("any"))
 
     async def write_and_read():
-        async with Store(folder, kind="simulated") as store:
+        async with home.store() as store:
             await record(store, Change(origin="any", batch=batch))
-        return await recorded(folder)
+        return await home.recorded()
 
     found = asyncio.run(write_and_read())
 
-    for kind in ("fills", "settlements", "marks", "cost_days", "deals"):
-        assert set(getattr(found, kind)) == set(getattr(batch, kind))
+    assert all(set(getattr(found, kind)) == set(getattr(batch, kind)) for kind in RECORDS)
+
+
+async def test_any_record_is_loaded_back_equal_by_postgres(folder, postgres):
+    """The same, one after the other into one database, where a later one takes the place of those with its key."""
+    home, loop = Home(folder, postgres), asyncio.get_running_loop()
+    async with home.store() as store:
+
+        async def write_and_read(batch):
+            await record(store, Change(origin="any", batch=batch))
+            return await asyncio.to_thread(store._place.look, load)
+
+        @given(any_batch)
+        @settings(max_examples=25)
+        def is_there(batch):
+            found = asyncio.run_coroutine_threadsafe(write_and_read(batch), loop).result()
+            assert all(set(getattr(found, kind)) >= set(getattr(batch, kind)) for kind in RECORDS)
+
+        await asyncio.to_thread(is_there)
 
 
 def contents(store):
     """Every row of every table, but for the time at which a row arrived."""
-    tables = [name for (name,) in rows(store, "SELECT name FROM sqlite_schema WHERE type = 'table'")]
-    columns = {t: [row[1] for row in rows(store, f"PRAGMA table_info({t})") if row[1] != "received_ms"] for t in tables}
-    return {table: sorted(rows(store, f"SELECT {', '.join(columns[table])} FROM {table}")) for table in tables}
+    columns = {t: [name for name in names if name != "received_ms"] for t, names in store.home.columns.items()}
+    return {table: sorted(rows(store, f"SELECT {', '.join(names)} FROM {table}")) for table, names in columns.items()}
 
 
 async def test_the_same_records_twice_change_nothing(store):
@@ -248,32 +284,32 @@ async def test_a_fill_is_open_until_its_market_settles(store):
     assert rows(store, status) == [("f-1", "settled"), ("f-2", "open"), ("f-3", "settled")]
 
 
-async def test_a_bill_replaces_all_lines_of_the_estimate(store, folder):
+async def test_a_bill_replaces_all_lines_of_the_estimate(store):
     """A day is replaced whole: no line of what was guessed stays beside the bill."""
     await record(store, Change(batch=Batch(cost_days=(cost_day("1", "2", "3", is_estimate=True),))))
     await record(store, Change(batch=Batch(cost_days=(cost_day("4"),))))
     await asyncio.to_thread(store.close)
 
-    assert (await recorded(folder)).cost_days == (cost_day("4"),)
+    assert (await store.home.recorded()).cost_days == (cost_day("4"),)
 
 
-async def test_a_whole_list_of_deals_replaces_that_of_its_origin(store, folder):
+async def test_a_whole_list_of_deals_replaces_that_of_its_origin(store):
     """A line that was deleted from the file is gone from the record, and other origins keep theirs."""
     await record(store, Change(origin="csv:y", batch=Batch(deals=(deal(), deal("d-2", "csv:y"), deal("d-3", "csv:y")))))
     await record(store, Change(origin="csv:y", batch=Batch(deals=(deal("d-3", "csv:y"),), holds_all_deals=True)))
     await asyncio.to_thread(store.close)
 
-    assert {deal.deal_id for deal in (await recorded(folder)).deals} == {"d-1", "d-3"}
+    assert {deal.deal_id for deal in (await store.home.recorded()).deals} == {"d-1", "d-3"}
 
 
-async def test_a_failed_poll_keeps_the_time_of_the_last_good_one(store, folder):
+async def test_a_failed_poll_keeps_the_time_of_the_last_good_one(store):
     """The age of what is shown after a restart is the age of the last answer."""
     await record(
         store, Change(origin="kalshi", as_of=NOW), Change(origin="kalshi", batch=Batch(cursors={"fills": "x"}))
     )
     await asyncio.to_thread(store.close)
 
-    assert (await recorded(folder)).sources == {"kalshi": (Known({"fills": "x"}), NOW)}
+    assert (await store.home.recorded()).sources == {"kalshi": (Known({"fills": "x"}), NOW)}
 
 
 def aggregated(store):
@@ -281,13 +317,14 @@ def aggregated(store):
     parts = []
     for name in MONEY_FIELDS:
         column = f"{name}_micros"
-        of_minute = "FROM pnl_snapshots AS other WHERE other.timestamp / 60000 = s.timestamp / 60000"
+        of_minute = "FROM pnl_snapshots AS other WHERE other.timestamp / 60000 = s.minute"
         first = f"(SELECT {column} {of_minute} ORDER BY other.timestamp LIMIT 1)"
         last = f"(SELECT {column} {of_minute} ORDER BY other.timestamp DESC LIMIT 1)"
         parts += [first, f"max({column})", f"min({column})", last, f"sum({column})"]
     return rows(
         store,
-        f"SELECT s.timestamp / 60000, count(*), {', '.join(parts)} FROM pnl_snapshots AS s GROUP BY 1 ORDER BY 1",
+        f"SELECT s.minute, count(*), {', '.join(parts)} "
+        "FROM (SELECT *, timestamp / 60000 AS minute FROM pnl_snapshots) AS s GROUP BY s.minute ORDER BY 1",
     )
 
 
@@ -312,12 +349,12 @@ async def test_minute_bars_are_what_plain_sql_makes_of_the_snapshots(store, batc
 
 
 @given(st.lists(st.tuples(st.integers(0, 200_000), st.integers(-(10**12), 10**12)), max_size=12), st.integers(1, 5))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_minute_bars_of_any_snapshots_in_any_order(tmp_path_factory, figures, size):
     """The rollup and the rows never tell two stories."""
 
     async def write():
-        async with Store(tmp_path_factory.mktemp("bars"), kind="simulated", commit_ms=0) as store:
+        async with Home(tmp_path_factory.mktemp("bars")).store() as store:
             for start in range(0, len(figures), size):
                 await record(store, *[Change(snapshot(*each)) for each in figures[start : start + size]])
             return rows(store, "SELECT * FROM pnl_1m ORDER BY minute"), aggregated(store)
@@ -355,24 +392,25 @@ async def test_a_snapshot_row_says_how_far_each_source_can_be_believed(store):
     ]
 
 
-async def test_a_second_writer_is_refused_and_told_who_is_first(store, folder):
+async def test_a_second_writer_is_refused_and_told_who_is_first(store):
     """Two writers would each roll up half the minutes."""
-    with pytest.raises(StoreHeld, match=f"the data folder .* is in use by process {os.getpid()}; stop it, or set PNL_"):
-        async with Store(folder, kind="simulated"):
+    who = f"the data(base| folder) .* is in use by process {os.getpid()}( on .*)?; stop it, or set PNL_"
+    with pytest.raises(StoreHeld, match=who):
+        async with store.home.store():
             pass
 
     await record(store, Change(snapshot()))
     assert len(await store.snapshots()) == 1
 
 
-async def test_a_folder_is_free_again_once_its_store_is_closed(folder):
+async def test_a_place_is_free_again_once_its_store_is_closed(home):
     """Also after a start that failed."""
-    async with Store(folder, kind="real"):
+    async with home.store(kind="real"):
         pass
-    with pytest.raises(StoreError, match=r"holds real numbers, and the sources are simulated now; set PNL_DATA_DIR"):
-        async with Store(folder, kind="simulated"):
+    with pytest.raises(StoreError, match=r"holds real numbers, and the sources are simulated now; set PNL_\w+ to"):
+        async with home.store():
             pass
-    async with Store(folder, kind="real"):
+    async with home.store(kind="real"):
         pass
 
 
@@ -389,7 +427,7 @@ async def test_a_file_of_a_newer_version_is_refused_and_left_untouched(folder, j
     with pytest.raises(
         StoreError, match=r"written by a newer version of pnl \(schema \d+, this one knows \d+\); it was"
     ):
-        await recorded(folder)
+        await Home(folder).recorded()
 
     assert store.path.read_bytes() == before
 
@@ -416,28 +454,28 @@ def full_disk():
     limit(None)
 
 
-async def test_what_a_full_disk_refuses_is_kept_and_written_later(store, full_disk):
+async def test_what_a_full_disk_refuses_is_kept_and_written_later(file_store, full_disk):
     """The caller hears of it at once; with the next change after there is room, nothing is missing."""
-    await record(store, Change(snapshot(0, 1)))
-    full_disk(store.path.with_name("pnl.db-wal").stat().st_size)
+    await record(file_store, Change(snapshot(0, 1)))
+    full_disk(file_store.path.with_name("pnl.db-wal").stat().st_size)
 
     with pytest.raises(StoreError, match=r"pnl\.db cannot be written: .*; what waits is kept and written later"):
-        await record(store, Change(snapshot(10, 2), "kalshi", EVERYTHING, NOW))
+        await record(file_store, Change(snapshot(10, 2), "kalshi", EVERYTHING, NOW))
     with pytest.raises(StoreError):
-        await record(store, Change(snapshot(20, 3)))
-    assert len(await store.snapshots()) == 1
+        await record(file_store, Change(snapshot(20, 3)))
+    assert len(await file_store.snapshots()) == 1
 
     full_disk(None)
-    await record(store, Change(snapshot(30, 4)))
+    await record(file_store, Change(snapshot(30, 4)))
 
-    assert [micros for _, micros in await store.snapshots(column="kalshi_realized")] == [2, 3, 4, 5]
-    assert rows(store, "SELECT count(*) FROM kalshi_trades") == [(2,)]
-    assert rows(store, "SELECT * FROM pnl_1m") == aggregated(store)
+    assert [micros for _, micros in await file_store.snapshots(column="kalshi_realized")] == [2, 3, 4, 5]
+    assert rows(file_store, "SELECT count(*) FROM kalshi_trades") == [(2,)]
+    assert rows(file_store, "SELECT * FROM pnl_1m") == aggregated(file_store)
 
 
 async def test_what_waits_when_the_store_is_closed_is_written_then(folder, full_disk):
     """Closing is the last chance, and it is used."""
-    async with Store(folder, kind="simulated", commit_ms=0) as store:
+    async with Home(folder).store() as store:
         await record(store, Change(snapshot(0)))
         full_disk(store.path.with_name("pnl.db-wal").stat().st_size)
         with pytest.raises(StoreError):
@@ -447,14 +485,14 @@ async def test_what_waits_when_the_store_is_closed_is_written_then(folder, full_
     assert rows(store, "SELECT count(*) FROM pnl_snapshots") == [(2,)]
 
 
-async def test_a_value_that_sqlite_cannot_hold_ends_in_an_error_and_not_in_silence(store):
+async def test_a_value_that_cannot_be_held_ends_in_an_error_and_not_in_silence(store):
     """The writer lives on: whoever waits for a commit hears of it."""
     for impossible in (fill(fee_usd=Decimal("1e15")), fill(fee_usd=Decimal("NaN")), fill(ticker="\ud800")):
         with pytest.raises(StoreError, match="cannot be written"):
             await record(store, Change(batch=Batch(fills=(impossible,))))
 
 
-async def test_a_change_that_cannot_be_held_holds_up_no_other_and_comes_again(store, folder):
+async def test_a_change_that_cannot_be_held_holds_up_no_other_and_comes_again(store):
     """Its source does not move on in the record, so that the next start reads it again."""
     bad = Batch(fills=(fill(fee_usd=Decimal("1e15")),), cursors={"fills": "beyond it"})
     with pytest.raises(StoreError, match="read again from there at the next start"):
@@ -463,8 +501,8 @@ async def test_a_change_that_cannot_be_held_holds_up_no_other_and_comes_again(st
     await record(store, Change(snapshot(10), "kalshi", EVERYTHING, NOW), Change(origin="john", as_of=NOW))
     await asyncio.to_thread(store.close)
 
-    found = await recorded(folder)
-    assert found.fills == EVERYTHING.fills
+    found = await store.home.recorded()
+    assert set(found.fills) == set(EVERYTHING.fills)
     assert set(found.sources) == {"john"}
     assert len(await store.snapshots()) == 1
 
@@ -482,9 +520,9 @@ async def test_a_long_queue_lets_go_of_its_oldest_snapshots_and_of_no_record():
     ]
 
 
-async def test_many_changes_at_once_are_one_commit(folder):
+async def test_many_changes_at_once_are_one_commit(home):
     """Group commit: what arrives while one commit is made shares the next."""
-    async with Store(folder, kind="simulated", commit_ms=60_000, commit_rows=50) as store:
+    async with home.store(commit_ms=60_000, commit_rows=50) as store:
         await record(store, Change(snapshot(0)))
         later = [store.append(Change(snapshot(10 * n))) for n in range(1, 50)]
         assert not any(done.done() for done in later)
@@ -494,9 +532,9 @@ async def test_many_changes_at_once_are_one_commit(folder):
         assert all(done.done() for done in later)
 
 
-async def test_files_are_for_their_owner_alone(store, folder):
+async def test_files_are_for_their_owner_alone(file_store, folder):
     """Mode 0700 for the folder, 0600 for what is in it, the write-ahead log included."""
-    await record(store, Change(snapshot()))
+    await record(file_store, Change(snapshot()))
 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
 
@@ -504,16 +542,16 @@ async def test_files_are_for_their_owner_alone(store, folder):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-async def test_closing_twice_is_closing_once(store, folder):
+async def test_closing_twice_is_closing_once(file_store, folder):
     """A signal and the end of a block may both do it; what was appended before is on disk."""
-    done = store.append(Change(snapshot()))
+    done = file_store.append(Change(snapshot()))
 
-    await asyncio.to_thread(store.close)
-    await asyncio.to_thread(store.close)
+    await asyncio.to_thread(file_store.close)
+    await asyncio.to_thread(file_store.close)
 
     assert done.result() is None
     assert [path.name for path in folder.iterdir() if "wal" in path.name] == []
-    assert rows(store, "SELECT count(*) FROM pnl_snapshots") == [(1,)]
+    assert rows(file_store, "SELECT count(*) FROM pnl_snapshots") == [(1,)]
 
 
 WRITING = """
@@ -521,11 +559,13 @@ import asyncio, sys
 from datetime import datetime, timedelta, UTC
 from decimal import Decimal
 from pathlib import Path
+from pydantic import SecretStr
 from pnl.records import Snapshot
 from pnl.store import Change, Store
 
 async def main():
-    async with Store(Path(sys.argv[1]), kind="simulated", commit_ms=0) as store:
+    url = SecretStr(sys.argv[3]) if len(sys.argv) > 3 else None
+    async with Store(Path(sys.argv[1]), kind="simulated", url=url, commit_ms=0) as store:
         at = datetime(2026, 11, 22, tzinfo=UTC) + timedelta(hours=int(sys.argv[2]))
         while True:
             taken_at = [at + timedelta(milliseconds=n) for n in range(3)]
@@ -538,11 +578,13 @@ asyncio.run(main())
 """
 
 
-async def test_a_kill_loses_no_snapshot_that_was_acknowledged(folder):
-    """The future is done only once the rows are on disk; the folder is free again, and the bars fit the rows."""
+async def test_a_kill_loses_no_snapshot_that_was_acknowledged(home):
+    """The future is done only once the rows are on disk; the place is free again, and the bars fit the rows."""
+    arguments = [] if home.is_file else [home.url.get_secret_value()]
     for round_number in range(3):
         writer = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", WRITING, str(folder), str(round_number)), stdout=asyncio.subprocess.PIPE
+            *(sys.executable, "-c", WRITING, str(home.folder), str(round_number), *arguments),
+            stdout=asyncio.subprocess.PIPE,
         )
         for _ in range(20):
             await writer.stdout.readline()
@@ -550,7 +592,7 @@ async def test_a_kill_loses_no_snapshot_that_was_acknowledged(folder):
         acknowledged = (await writer.stdout.read()).split(b"\n")[-2:-1]
         await writer.wait()
 
-        async with Store(folder, kind="simulated") as store:
+        async with home.store() as store:
             newest = (await store.snapshots())[-1][0]
             assert newest >= int(acknowledged[0] if acknowledged else 0) - 1
             assert len(await store.snapshots()) >= 60 * (round_number + 1)

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
-from datetime import UTC
+from datetime import UTC, timedelta
 from decimal import Decimal
 
 import pytest
@@ -16,7 +16,7 @@ from tornado.ioloop import IOLoop
 from pnl.bench.page import TOKEN, Page
 from pnl.bench.websocket import frames
 from pnl.model import PnLModel
-from pnl.records import Reading, State
+from pnl.records import Fill, Reading, State
 from pnl.stream import Hub
 from pnl.stream.present import LINE_POINTS, Patch
 from pnl.stream.wire import SHORT, Encoder, connections_of, is_free, session_of
@@ -88,7 +88,7 @@ def net_of(page):
 def has_all(page, dashboard):
     """Whether a page shows the present, to the last point."""
     line = dashboard.hub.present.line
-    return page.fields == dashboard.hub.fields and [(p.t, p.t0) for p in page.line] == list(
+    return page.fields == dashboard.hub.fields() and [(p.t, p.t0) for p in page.line] == list(
         zip(line.t, line.t0, strict=True)
     )
 
@@ -108,6 +108,33 @@ async def test_every_page_gets_the_same_bytes_with_only_what_changed():
         [received] = {page.received_bytes - already for page, already in zip(pages, before, strict=True)}
         assert 0 < received <= 600
         assert net_of(pages[0]) == [-4.2, -4.2, -3.2]
+
+
+async def test_a_fill_sends_the_amounts_of_its_day_and_not_all_days():
+    """However many there are."""
+    async with served() as dashboard:
+        for number in range(400):
+            dashboard.model.ledger.add([fill_at(number)])
+        dashboard.hub.publish_records()
+        page = await dashboard.visit()
+        dashboard.show(1)
+        await until(lambda: has_all(page, dashboard))
+        before = page.received_bytes
+
+        dashboard.model.ledger.add([fill_at(0, name="another")])
+        dashboard.hub.publish_records()
+        dashboard.show(2)
+
+        await until(lambda: has_all(page, dashboard))
+        assert 0 < page.received_bytes - before < 1200
+        await page.pull()
+        assert len(dashboard.hub.present.days["day"]) == 400
+
+
+def fill_at(days_ago, name="fill"):
+    at = NOW - timedelta(days=days_ago)
+    return Fill(f"{name} {days_ago}", "KXA-1-1", "yes", Decimal(1), Decimal("0.3"), Decimal("0.01"), is_taker=True,
+                filled_at=at)  # fmt: skip
 
 
 async def test_nothing_is_sent_when_nothing_changed():
@@ -226,7 +253,7 @@ async def test_changes_that_come_quickly_go_out_together_with_every_point():
         page = await dashboard.visit()
         for second in (1, 2, 3):
             dashboard.show(second, total_revenue=Decimal(second))
-        assert dashboard.hub.fields["net"] == "-$4.20"
+        assert dashboard.hub.fields()["net"] == "-$4.20"
 
         dashboard.show(4, total_revenue=Decimal(4))
 
@@ -345,13 +372,29 @@ async def test_a_snapshot_that_still_waits_for_a_source_is_shown_but_is_no_point
         assert net_of(page) == [-4.2]
 
 
+async def test_that_a_snapshot_is_on_disk_by_now_is_said_and_is_no_second_point():
+    """What is read of the records is read anew: until then it lacked the newest."""
+    async with served() as dashboard:
+        page = await dashboard.visit()
+        dashboard.show(1, is_recorded=False)
+        await until(lambda: page.fields["warning"].startswith("Not recorded"))
+        dashboard.records.clear()
+
+        dashboard.model.was_recorded(dashboard.model.snapshot.sequence - 1)
+        dashboard.model.was_recorded(dashboard.model.snapshot.sequence)
+
+        await until(lambda: page.fields["warning"] == "")
+        assert net_of(page) == [-4.2, -4.2]
+        assert len(dashboard.records) == 1
+
+
 async def test_the_older_of_two_snapshots_never_replaces_the_newer():
     """A commit that took long may end after the next one."""
     async with served() as dashboard:
         dashboard.show(4, total_revenue=Decimal(9))
         dashboard.show(2, total_revenue=Decimal(1))
 
-        assert dashboard.hub.fields["net"] == "$4.80"
+        assert dashboard.hub.fields()["net"] == "$4.80"
 
 
 async def test_the_line_is_no_longer_than_a_plot_can_show():

@@ -710,7 +710,7 @@ PIECES = (
 BODIES = st.binary() | st.binary(max_size=12).map(lambda drawn: b"".join(PIECES[byte % len(PIECES)] for byte in drawn))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(BODIES, min_size=20, max_size=20))
 def test_ten_thousand_bodies_of_any_bytes_are_decoded_or_refused(bodies):
     """Nothing that a server says breaks more than its own answer, and no advice is lost over it."""

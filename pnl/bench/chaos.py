@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pnl.bench.figures import AsJson, rss_bytes, said, tell
+from pnl.bench.figures import rss_bytes, tell
 from pnl.config import Settings, load_settings
 from pnl.engine import Engine
 from pnl.model import PnLModel
@@ -26,6 +26,7 @@ from pnl.simulator.demo import demo_settings
 from pnl.simulator.faults import FAULTS
 from pnl.simulator.front import SOURCES, Fault, Front, Harm
 from pnl.simulator.nouns import Market, Quote, micros
+from pnl.terminal import AsJson, progress_bars
 
 POLL_S = {"kalshi": 0.5, "anthropic": 0.25, "john": 0.25}  # the venue's request limit allows no more than two a second
 BREAKER_S = 1.0
@@ -395,11 +396,13 @@ def _figures(checker: Checker, course: Course, growth: dict[str, float]) -> dict
 
 
 async def _tell_progress(ward: Ward, seconds: float) -> None:
-    with said.status("") as line:
+    with progress_bars() as progress:
+        bar = progress.add_task("", total=seconds)
         while True:
             ill = ", ".join(f"{source} {illness.fault.name}" for source, illness in ward.checker.ill.items())
             left_s = max(0.0, ward.until_s - asyncio.get_running_loop().time())
-            line.update(f"{seconds - left_s:.0f} of {seconds:g} s, {ward.course.injected.total()} faults; now {ill}")
+            faults = f"{ward.course.injected.total()} faults; now {ill}"
+            progress.update(bar, completed=seconds - left_s, description=faults)
             await asyncio.sleep(0.5)
 
 

@@ -7,7 +7,9 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-MEASUREMENTS = ("cache", "chaos", "history", "kill", "latency", "load", "pixel", "quickwins", "soak")
+from pnl.terminal import examples
+
+MEASUREMENTS = ("cache", "chaos", "history", "kill", "latency", "ledger", "load", "pixel", "quickwins", "soak")
 
 
 class Measurements(TyperGroup):
@@ -22,14 +24,20 @@ class Measurements(TyperGroup):
         """The one of this name; None if there is none."""
         if cmd_name not in MEASUREMENTS:
             return super().get_command(ctx, cmd_name)
-        one = typer.Typer(add_completion=False)
-        one.command()(getattr(import_module(f"pnl.bench.{cmd_name}"), cmd_name))
+        one = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+        command = f"pnl bench {cmd_name}"
+        one.command(epilog=examples(command, f"{command} --json > {cmd_name}.json"))(
+            getattr(import_module(f"pnl.bench.{cmd_name}"), cmd_name)
+        )
         return get_command(one)
 
 
-bench = typer.Typer(cls=Measurements)
+bench = typer.Typer(cls=Measurements, rich_markup_mode="markdown")
 
 
 @bench.callback()
 def _measure() -> None:
-    """Measure this program here, beside what it is compared with."""
+    """Measure this program here, beside what it is compared with.
+
+    Each makes a world of its own on loopback and touches no data folder of yours.
+    """

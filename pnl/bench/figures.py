@@ -4,18 +4,11 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from pnl.metrics import percentiles
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
-said = Console(stderr=True, highlight=False)
-"""Progress goes here, so that what a program reads from the output stays clean."""
 
 
 def tell(title: str, figures: Mapping[str, object], *, as_json: bool) -> None:

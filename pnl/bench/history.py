@@ -9,27 +9,32 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import count, islice
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
-from rich.progress import Progress
 
-from pnl.bench.figures import AsJson, python, rss_bytes, said, spread, tell
+from pnl.bench.figures import python, rss_bytes, spread, tell
 from pnl.bench.history_year import FIRST_MS, YEAR_MS, write_year
 from pnl.history.buckets import bucket_that_fits
 from pnl.history.client import Bars, History
+from pnl.records import ZERO, Snapshot
 from pnl.schema import SNAPSHOT_COLUMNS
+from pnl.store import Change
+from pnl.store.file import connect, migrate
 from pnl.store.minutes import upsert, write_snapshots
-from pnl.store.writer import connect, migrate
+from pnl.store.tables import write
+from pnl.terminal import AsJson, progress_bars
 
 HOUR_MS = 3_600_000
 RANGES = {"hour": HOUR_MS, "day": 24 * HOUR_MS, "month": 30 * 24 * HOUR_MS, "year": YEAR_MS}
 FINEST_MS = 60_000
 ASKED = 40
+MOST = 1000
 LONGEST_S = 20.0
 BATCH = 100
 WRITTEN = 60_000
@@ -68,8 +73,9 @@ def history(
 ) -> None:
     """Ask for the last hour, day, month and year of a made-up year, as a page does, and hold every bar against SQLite.
 
-    Beside it the same question to plain SQLite by its key, and to DuckDB over an attached file; and how fast snapshots
-    are written with their minutes. Times are the p50 in milliseconds, from the program to the worker and back.
+    Beside it the same question to plain SQLite by its key, and to DuckDB over an attached file; the same right after a
+    commit, which the answer then holds; and how fast snapshots are written with their minutes. Times are the p50 in
+    milliseconds, from the program to the worker and back.
     """
     with TemporaryDirectory(prefix="pnl-history-") as name:
         path = Path(name) / "pnl.db"
@@ -83,7 +89,7 @@ def history(
 
 
 def _make(path: Path, rows: int) -> None:
-    with Progress(console=said, transient=True) as progress:
+    with progress_bars() as progress:
         task = progress.add_task("writing a year", total=rows)
         for written in write_year(path, rows):
             progress.update(task, completed=written)
@@ -92,7 +98,7 @@ def _make(path: Path, rows: int) -> None:
 def _ranges() -> Iterator[Asked]:
     end = FIRST_MS + YEAR_MS
     for name, length in RANGES.items():
-        bucket = bucket_that_fits(length, 1000)
+        bucket = bucket_that_fits(length, MOST)
         width = max(FINEST_MS, bucket.length_ms)
         yield Asked(name, end - length, end, width, bucket.name if bucket.length_ms >= FINEST_MS else "1m")
 
@@ -100,19 +106,21 @@ def _ranges() -> Iterator[Asked]:
 async def _compare(path: Path) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     equal = True
-    with _naive(path) as naive, closing(_reader(path)) as plain:
-        async with History(path, kind="simulated", zone="UTC") as asked:
+    with _naive(path) as naive, closing(_reader(path)) as plain, Committing(path) as commits:
+        async with History(path, kind="simulated", zone="UTC", version=lambda: commits.version) as asked:
             began = time.perf_counter()
             await asked.bars()
             figures["first_answer_ms"] = round((time.perf_counter() - began) * 1000, 1)
             for each in _ranges():
                 bars, times = await _ours(asked, each)
+                _, after_commit = await _ours(asked, each, before=commits.commit)
                 rows, plain_ms = _timed(lambda each=each: plain.execute(PLAIN, each.values).fetchall())  # type: ignore[misc]
                 equal = equal and _rows(bars, each.width) == rows
                 naive_ms = naive(each)
                 figures[f"{each.name}_bucket"] = each.bucket
                 figures[f"{each.name}_ms"] = round(median(times), 2)
                 figures[f"{each.name}_spread_ms"] = spread(times, digits=2)
+                figures[f"{each.name}_after_commit_ms"] = round(median(after_commit), 2)
                 figures[f"{each.name}_plain_sqlite_ms"] = round(plain_ms, 2)
                 figures[f"{each.name}_naive_attach_ms"] = round(naive_ms, 2)
                 figures[f"{each.name}_over_plain_sqlite"] = round(plain_ms / median(times), 1)
@@ -122,11 +130,36 @@ async def _compare(path: Path) -> dict[str, Any]:
     return {"equal_to_plain_sqlite": equal, **figures}
 
 
-async def _ours(asked: History, each: Asked) -> tuple[Bars, list[float]]:
+class Committing:
+    """A writer of a year that goes on: each commit adds one snapshot behind all others; `with`."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = connect(path, "NORMAL")
+        self.version = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._connection.close()
+
+    def commit(self) -> None:
+        """As the store's writer does."""
+        self.version += 1
+        at = datetime.fromtimestamp((FIRST_MS + YEAR_MS + 100 * self.version) / 1000, UTC)
+        snapshot = Snapshot(at, Decimal(self.version), ZERO, ZERO, ZERO, ZERO, ZERO, 0, 0, 0, sources=())
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            write(self._connection, [Change(snapshot)])
+
+
+async def _ours(asked: History, each: Asked, *, before: Callable[[], None] = lambda: None) -> tuple[Bars, list[float]]:
     times = []
-    for _ in range(ASKED):
+    for number in range(ASKED):
+        before()
+        most = MOST + number  # so that no answer is one that was given before
         began = time.perf_counter()
-        bars = await asked.bars(_instant(each.start), _instant(each.end), bucket=each.bucket)
+        bars = await asked.bars(_instant(each.start), _instant(each.end), bucket=each.bucket, most=most)
         times.append((time.perf_counter() - began) * 1000)
     return bars, times
 
@@ -230,7 +263,7 @@ def _write_as_the_seed(path: Path) -> tuple[float, list[float]]:
             connection.execute(f"PRAGMA {pragma}")
         connection.execute("CREATE INDEX newest ON pnl_snapshots (timestamp DESC)")
         connection.execute("CREATE INDEX minutes ON pnl_snapshots (timestamp / 60000)")
-        statement = upsert("pnl_snapshots", len(SNAPSHOT_COLUMNS))
+        statement = upsert("pnl_snapshots", SNAPSHOT_COLUMNS)
         rows = list(islice(made_up_snapshots(), WRITTEN))
         return _batches(connection, rows, BATCH, lambda some: connection.executemany(statement, some))
 

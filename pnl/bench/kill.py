@@ -11,15 +11,15 @@ from typing import Annotated
 
 import typer
 from aiohttp import ClientError
-from rich.progress import Progress
 
-from pnl.bench.figures import AsJson, said, spread, tell
+from pnl.bench.figures import spread, tell
 from pnl.bench.kill_checks import examine
 from pnl.bench.kill_dashboard import START_S, dashboard, simulator, tail
 from pnl.bench.kill_viewer import Viewer
 from pnl.errors import PnlError
 from pnl.store import Store
 from pnl.store.beside import FILE
+from pnl.terminal import AsJson, progress_bars
 
 AT_ONCE = 2  # dashboards, each on its own folder: one starts while the other is under load
 LOAD = {"PNL_POLL_S": "0.1", "PNL_KALSHI_POLL_S": "1"}  # the venue refuses more than 20 requests a second
@@ -58,7 +58,7 @@ def kill(
 
 
 async def _kill(times: int, seed: int) -> list["Victim"]:
-    with TemporaryDirectory(prefix="pnl-kill-") as name, Progress(console=said, transient=True) as progress:
+    with TemporaryDirectory(prefix="pnl-kill-") as name, progress_bars() as progress:
         rounds = iter(progress.track(range(times), description="killing"))
         async with simulator(Path(name)) as settings:
             victims = [

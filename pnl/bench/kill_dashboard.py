@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pnl
 from pnl.bench.figures import python
 from pnl.errors import PnlError, SimulatorError
+from pnl.web.folder import app_folder
 
 STARTED = b"Starting Bokeh server with process id"
 START_S = 120.0
@@ -142,10 +142,3 @@ def free_ports(count: int) -> list[int]:
     for probe in probes:
         probe.close()
     return ports
-
-
-def app_folder() -> Path:
-    """The dashboard's folder, beside the package in a checkout and inside it when installed."""
-    package = Path(os.fspath(pnl.__file__)).parent
-    beside = package.parent / "app"
-    return beside if (beside / "main.py").exists() else package / "app"

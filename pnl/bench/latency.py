@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from pnl.bench.browser import NoBrowser, chromium
-from pnl.bench.figures import AsJson, said, tell
+from pnl.bench.figures import tell
 from pnl.bench.kill_dashboard import Served, dashboard, simulator
 from pnl.bench.load_crowd import crowd_of
 from pnl.bench.page import AGAIN_S, Page
 from pnl.errors import PnlError
 from pnl.metrics import CHECKLIST
+from pnl.terminal import AsJson, pass_time, said
 
 PATIENCE_S = 30.0
 CHECKLIST_TEXT = "past.checklist"
@@ -62,8 +63,8 @@ async def measure(folder: Path, seconds: float) -> dict[str, Row]:
         crowd_of(server, log) as crowd,
         looked_at(server) as trouble,
     ):
-        with said.status(f"letting it run for {seconds:g} s"):
-            await asyncio.sleep(seconds)
+        await pass_time(seconds, "letting it run")
+        with said.status("reading the checklist"):
             rows = await once_measured(crowd.listeners[0], OF_BROWSER if trouble else set())
     for name in OF_BROWSER if trouble else ():
         rows[name]["why"] = trouble

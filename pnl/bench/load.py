@@ -17,10 +17,11 @@ from typing import Annotated, Any
 import typer
 
 from pnl.bench import load_naive
-from pnl.bench.figures import AsJson, rss_bytes, said, spread, tell
+from pnl.bench.figures import rss_bytes, spread, tell
 from pnl.bench.kill_dashboard import Served, dashboard, served, simulator, tail
 from pnl.bench.load_crowd import Crowd, Joined, Span, crowd_of, missed, unlike
 from pnl.errors import PnlError
+from pnl.terminal import AsJson, pass_time, said
 
 NAIVE_STEPS = (5, 10, 25, 50, 75, 100, 150, 200, 400)
 NAIVE_LATE_MS = 500.0
@@ -281,9 +282,9 @@ def machine_cpu_s() -> float:
 async def watch(crowd: Crowd, server: Served, seconds: float, what: str) -> Window:
     """A window of so many seconds, after which nothing published in it is still on its way."""
     window = begin(crowd, server)
-    with said.status(f"measuring {seconds:g} s: {what}"):
-        await asyncio.sleep(seconds)
-        window = end(window, crowd, server)
+    await pass_time(seconds, f"measuring {seconds:g} s: {what}")
+    window = end(window, crowd, server)
+    with said.status("waiting for what is on its way"):
         await crowd.heard_all(window.span[1])
     return window
 

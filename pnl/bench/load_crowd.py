@@ -11,10 +11,10 @@ from pathlib import Path
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 
-from pnl.bench.figures import said
 from pnl.bench.kill_dashboard import START_S, Served, tail
 from pnl.bench.page import Page, Point
 from pnl.errors import PnlError
+from pnl.terminal import said
 
 JOINS_AT_ONCE = 3
 JOINS_PER_S = 12.0  # the server puts off more than 30 in 2 s

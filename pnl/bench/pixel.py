@@ -16,12 +16,13 @@ from aiohttp import web
 from yarl import URL
 
 from pnl.bench.browser import Painted, chromium, painted, shown, watched
-from pnl.bench.figures import AsJson, said, spread, tell
+from pnl.bench.figures import spread, tell
 from pnl.bench.kill_dashboard import START_S, Served, dashboard, listening, served
 from pnl.bench.load import named
 from pnl.bench.load_venue import RestlessMarket
 from pnl.errors import PnlError
 from pnl.simulator import Simulator
+from pnl.terminal import AsJson, said
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser

@@ -13,27 +13,26 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from pnl.bench.figures import AsJson, said, tell
+from pnl.bench.figures import tell
 from pnl.bench.history import made_up_snapshots
 from pnl.cache import Cache, kept_s, minute_key
 from pnl.config import load_settings
+from pnl.ledger import Ledger
 from pnl.model import PnLModel
 from pnl.records import CENT
 from pnl.simulator import LivingMarket, Simulator
 from pnl.simulator.demo import demo_settings
 from pnl.sources import open_sources
 from pnl.sources.transport import Transport
+from pnl.store.file import connect, migrate
 from pnl.store.minutes import write_snapshots
-from pnl.store.writer import connect, migrate
 from pnl.stream import changed, fields_of
-from pnl.views.fills import FillPages, fill_rows
+from pnl.terminal import AsJson, progress_bars
 
 COMMITS = 20
 BATCH = 100
@@ -43,7 +42,6 @@ DAYS = 10
 AWAY_S = 0.05  # how long a request is on its way to an API that is elsewhere, and back
 REFILL_S = 0.5  # the venue's limit of requests, which its source keeps by itself, must not be what is measured
 LEAST_GAIN = 1.1  # less is noise
-UTC = ZoneInfo("UTC")
 
 STATUS_TIME = "SELECT * FROM kalshi_trades WHERE status = 'open' ORDER BY timestamp DESC LIMIT 50"
 LAST_MINUTES = """
@@ -140,7 +138,7 @@ def quickwins(
 
 async def _try_all(folder: Path, rounds: int, rows: int) -> list[Tried]:
     tried = []
-    with Progress(console=said, transient=True) as progress:
+    with progress_bars() as progress:
         for win in progress.track(WINS, description="switching off and on"):
             own = folder / win.name
             own.mkdir()
@@ -361,8 +359,14 @@ def _encoded(fields: Mapping[str, str]) -> bytes:
 @asynccontextmanager
 async def _memoisation(_folder: Path, _rows: int) -> AsyncIterator[Ways]:
     async with _polled(Transport()) as model:
-        pages = FillPages(model, UTC)
-        yield Ways(lambda: fill_rows(model.ledger.fills(), model.marks, UTC), pages.newest)
+        fills = model.ledger.fills()
+
+        def fold_anew() -> None:
+            ledger = Ledger()
+            ledger.add(fills)
+            ledger.totals(model.marks)
+
+        yield Ways(fold_anew, lambda: model.ledger.totals(model.marks))
 
 
 WINS = (
@@ -388,6 +392,6 @@ WINS = (
         _parallel_calls_on_loopback,
     ),
     Win("delta", "10x smaller payloads", 10, "all texts → those that a new price changed", _delta, unit="bytes"),
-    Win("memoisation", "no needless renders", 1, "the table of fills anew → kept while nothing came", _memoisation),
+    Win("memoisation", "no needless renders", 1, "every market folded anew for a price → kept folded", _memoisation),
     Win("connection_pooling", "connections reused", 1, "a connection per request, no TLS → kept", _connection_pooling),
 )

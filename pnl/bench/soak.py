@@ -14,10 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pnl.bench.figures import AsJson, rss_bytes, said, tell
+from pnl.bench.figures import rss_bytes, tell
 from pnl.bench.kill_dashboard import Served, dashboard
 from pnl.bench.kill_viewer import Viewer
 from pnl.bench.soak_cuts import FAULTS, Cuts, cut_pages
+from pnl.terminal import AsJson, progress_bars
 
 SOURCES = 3
 SHORTEST_POLL_S = 0.1
@@ -167,13 +168,12 @@ async def _sample(served: Served, seconds: float, visits: Visits | Cuts, what: s
     samples: list[Sample] = []
     loop = asyncio.get_running_loop()
     until_s = loop.time() + seconds
-    with said.status("") as line, suppress(FileNotFoundError):  # its folder in /proc goes when it does
+    with progress_bars() as progress, suppress(FileNotFoundError):  # /proc, once it is gone
+        bar = progress.add_task(what, total=seconds)
         while (left_s := until_s - loop.time()) > 0:
             samples.append(now := _look(served))
-            line.update(
-                f"{what}, {left_s:.0f} s left: {now.rss_bytes / MEGABYTE:.0f} MB, {now.fds} files, "
-                f"{visits.now} sessions open, {visits.opened} so far"
-            )
+            line = f"{now.rss_bytes / MEGABYTE:.0f} MB, {now.fds} files, {visits.now} of {visits.opened} sessions open"
+            progress.update(bar, completed=seconds - left_s, description=f"{what}: {line}")
             await asyncio.sleep(min(SAMPLE_S, left_s))
     return samples
 

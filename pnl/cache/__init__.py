@@ -1,14 +1,17 @@
-"""Answers kept in memory, over disk, over whoever is asked: TTL, LRU, single-flight, stale-if-error, invalidation.
+"""Answers kept in memory, over disk or a server, over whoever is asked: TTL, LRU, single-flight, stale-if-error, drops.
 
-It saves or costs time and never changes an answer: whatever goes wrong with the disk is a miss, and rows that may have
-missed a drop are thrown away.
+It saves or costs time and never changes an answer: whatever goes wrong with the disk or the server is a miss, and rows
+that may have missed a drop are thrown away.
+
+The disk answers at once, so it is asked on the way; a server is asked as the first step of a fetch, which those who ask
+meanwhile share.
 """
 
 import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -17,23 +20,24 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from pnl.cache.disk import Disk
+from pnl.cache.keys import CURRENT, KEPT_S, kept_s, minute_key
 from pnl.cache.memory import Entry, Level, Memory
+from pnl.cache.shared import Server, Shared
 from pnl.errors import PnlError
 
-CURRENT = "pnl:current"
-"""The key of the snapshot that is shown now."""
+__all__ = [  # with what others look for in here
+    "CURRENT",
+    "KEPT_S",
+    "WARM_S",
+    "Cache",
+    "Cached",
+    "Filled",
+    "Server",
+    "Stats",
+    "kept_s",
+    "minute_key",
+]
 
-KEPT_S: Mapping[str, int] = {
-    CURRENT: 5 * 60,
-    "pnl:1m:": 30 * 60,  # one minute's bar, by its start in ms since the epoch
-    "history:": 15 * 60,  # bars over a range
-    "kalshi:": 5 * 60,
-    "john:": 15 * 60,
-    "anthropic:": 30 * 60,  # costs change by the day
-}
-"""How long a value is kept, fresh or stale, by how its key begins; in seconds."""
-
-KEPT_OTHERWISE_S = 5 * 60
 MINUTES_OF_A_FILL = 10
 WARM_S = 30
 
@@ -50,7 +54,7 @@ class Cached(NamedTuple):  # made for every hit: a frozen dataclass would take l
 
     value: bytes | None
     state: Literal["fresh", "stale", "missing"]
-    level: Literal["memory", "disk", "store"]
+    level: Literal["memory", "disk", "shared", "store"]
     age_s: float
     error: PnlError | None = None
 
@@ -65,25 +69,16 @@ class Filled:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """All three levels at one instant."""
+    """All levels at one instant."""
 
     memory: Level
     disk: Level
+    shared: Level
     store: Level
 
 
-def kept_s(key: str) -> int:
-    """How long a value of this key is kept, in seconds."""
-    return next((kept for start, kept in KEPT_S.items() if key.startswith(start)), KEPT_OTHERWISE_S)
-
-
-def minute_key(minute_ms: int) -> str:
-    """The key of the minute that starts at `minute_ms` since the epoch."""
-    return f"pnl:1m:{minute_ms}"
-
-
 class Cache:
-    """Answers by key: from memory, from disk, or fetched once however many ask; `async with`, on one event loop.
+    """Answers by key: from memory, from disk or a server, or fetched once; `async with`, on one event loop.
 
     Args:
         folder: Where the disk level lives; made private, deletable at any time, used by one process at a time (a second
@@ -99,6 +94,7 @@ class Cache:
         self,
         folder: Path | None,
         *,
+        server: Server | None = None,
         entries: int = 500,
         ttl_s: float = 0.3,
         disk_entries: int = 10_000,
@@ -110,6 +106,7 @@ class Cache:
         self._clock = clock
         self._memory = Memory(entries, ttl_s)
         self._disk = Disk(folder, entries=disk_entries, clock=clock, epoch_s=wall() - clock())
+        self.shared = Shared(server, clock=clock)
         self._store = Level()
         self._flights: dict[str, asyncio.Task[Cached]] = {}  # whose answers will be kept
         self._running: set[asyncio.Task[Cached]] = set()
@@ -117,6 +114,7 @@ class Cache:
 
     async def __aenter__(self) -> Self:
         await self._disk.open()
+        await self.shared.open()
         return self
 
     async def __aexit__(
@@ -125,17 +123,19 @@ class Cache:
         try:
             await asyncio.gather(*self._running, return_exceptions=True)
         finally:
+            await self.shared.aclose()
             await self._disk.aclose()
 
     @property
     def stats(self) -> Stats:
         """What each level did since the cache was made."""
-        return Stats(replace(self._memory.counts), replace(self._disk.counts), replace(self._store))
+        levels = (self._memory.counts, self._disk.counts, self.shared.counts, self._store)
+        return Stats(*map(replace, levels))
 
     @property
     def waiting(self) -> int:
-        """How many keys the disk has not written yet."""
-        return self._disk.waiting
+        """How many keys the disk or the server has not written yet."""
+        return self._disk.waiting + self.shared.waiting
 
     async def get(self, key: str, fetch: Fetch, *, ttl_s: float, stale_s: float = math.inf) -> Cached:
         """The value of a key, fetched when no level has a fresh one.
@@ -191,10 +191,12 @@ class Cache:
             self._flights.pop(key, None)
             self._memory.drop(key)
         self._disk.drop(keys)
+        self.shared.drop(keys)
 
     async def flush(self) -> None:
-        """Wait until the disk has, or has failed at, what was put and dropped so far."""
+        """Wait until disk and server have, or have failed at, what was put and dropped so far."""
         await self._disk.flush()
+        await self.shared.flush()
 
     def warm(self, snapshot: bytes) -> None:
         """Keep the snapshot that was just recorded."""
@@ -241,29 +243,36 @@ class Cache:
             del self._flights[key]
 
     async def _fetch(self, key: str, fetch: Fetch, ttl_s: float, stale_s: float) -> Cached:
+        there = await self.shared.read(key)
+        now = self._clock()
+        if there is not None and there.is_fresh(now) and not self._was_overruled(key):
+            self._memory.put(key, there, now)
+            return Cached(there.value, "fresh", "shared", now - there.stored_at)
         try:
             value = await fetch()
         except Exception as error:
             self._store.errors += 1
             if isinstance(error, PnlError):
-                return self._last_good(key, stale_s, error)
+                return self._last_good(key, stale_s, error, None if self._was_overruled(key) else there)
             raise
-        was_overruled = self._flights.get(key) is not asyncio.current_task()  # by a drop or a put in the meantime
         if value is None:
             self._store.misses += 1
-            if not was_overruled:
+            if not self._was_overruled(key):
                 self.drop(key)
             return Cached(None, "missing", "store", 0.0)
         self._store.hits += 1
-        if not was_overruled:
+        if not self._was_overruled(key):
             self._keep(key, value, ttl_s)
         return Cached(value, "fresh", "store", 0.0)
 
-    def _last_good(self, key: str, stale_s: float, error: PnlError) -> Cached:
+    def _was_overruled(self, key: str) -> bool:
+        """Whether a drop or a put came while this flight was under way."""
+        return self._flights.get(key) is not asyncio.current_task()
+
+    def _last_good(self, key: str, stale_s: float, error: PnlError, there: Entry | None) -> Cached:
         now = self._clock()
-        levels: tuple[Memory | Disk, ...] = (self._memory, self._disk)
-        for level in levels:
-            entry = level.last(key)
+        lasts = ((self._memory, self._memory.last(key)), (self._disk, self._disk.last(key)), (self.shared, there))
+        for level, entry in lasts:
             if entry is None or not 0 <= now - entry.stored_at < min(kept_s(key), entry.ttl_s + stale_s):
                 continue
             if entry.is_fresh(now):
@@ -281,3 +290,4 @@ class Cache:
         entry = Entry(value, now, min(ttl_s, kept_s(key)))
         self._memory.put(key, entry, now)
         self._disk.put(key, entry)
+        self.shared.put(key, entry)

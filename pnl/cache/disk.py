@@ -12,7 +12,6 @@ import sqlite3
 import stat
 import struct
 import threading
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -23,8 +22,8 @@ import diskcache
 from diskcache.core import DBNAME, MODE_RAW, UNKNOWN
 
 from pnl.cache.memory import Entry, Level
+from pnl.cache.row import LARGEST_BYTES, Refused, pack, unpack
 
-LARGEST_BYTES = 256 * 1024
 MOST_QUEUED = 1000
 READ_WAITS_S, WRITE_WAITS_S = 0.003, 1.0
 READS_REST_S = 1.0
@@ -300,10 +299,6 @@ class BytesOnly(diskcache.Disk):  # type: ignore[misc]  # diskcache has no annot
         """Leave alone what a row names: it is no file of this cache."""
 
 
-class Refused(ValueError):
-    """A row or a value that this cache does not write and will not read."""
-
-
 class Rows(diskcache.Cache):  # type: ignore[misc]  # diskcache has no annotations
     """A diskcache whose size is counted in entries."""
 
@@ -379,25 +374,16 @@ def _handle(folder: Path, entries: int, timeout_s: float) -> Rows:
     )
 
 
-_CHECK = struct.Struct(">I")  # CRC-32 of the key and of all that follows, as SQLite does not notice a flipped bit
 _STAMP = struct.Struct(">QI")  # ms since the epoch when it was stored, ms that it is fresh
-_START = _CHECK.size + _STAMP.size
 _A_HAIR_S = 1e-6  # the last digit of a float must not make a value younger than it is
 
 
 def _pack(key: str, entry: Entry, epoch_s: float) -> bytes:
     stored_ms = math.floor((epoch_s + entry.stored_at - _A_HAIR_S) * 1000)
-    stamp = _STAMP.pack(stored_ms, round(entry.ttl_s * 1000))
-    return _CHECK.pack(_checksum(key, stamp, entry.value)) + stamp + entry.value
+    return pack(key, _STAMP.pack(stored_ms, round(entry.ttl_s * 1000)), entry.value)
 
 
 def _unpack(key: str, row: bytes, epoch_s: float) -> Entry:
-    check, stamp, value = row[: _CHECK.size], row[_CHECK.size : _START], row[_START:]
-    if len(row) < _START or check != _CHECK.pack(_checksum(key, stamp, value)):
-        raise Refused("a row that is damaged, or stored for another key")
+    stamp, value = unpack(key, row, _STAMP.size)
     stored_ms, ttl_ms = _STAMP.unpack(stamp)
     return Entry(value, stored_ms / 1000 - epoch_s, ttl_ms / 1000)
-
-
-def _checksum(key: str, stamp: bytes, value: bytes) -> int:
-    return zlib.crc32(value, zlib.crc32(stamp + key.encode()))

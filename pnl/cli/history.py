@@ -1,87 +1,87 @@
-"""The commands that ask about the past: history, period, sql."""
+"""What asks about the past: history, period, sql."""
 
 import asyncio
-import json
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Literal
 
-import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
-from pnl.cli.said import app, said
-from pnl.config import Settings, load_settings
+from pnl.config import NOTHING_SET, Settings, load_settings
 from pnl.engine import history_of
-from pnl.errors import HistoryError
+from pnl.errors import ConfigError, HistoryError
 from pnl.history.buckets import bucket_named
-from pnl.history.client import Booked, Fall, Part
 from pnl.history.client import Table as Answered
 from pnl.history.export import CsvWriter, JsonWriter, pieces
+from pnl.history.figures import Booked, Fall, Part
 from pnl.history.periods import Period
 from pnl.history.periods import period as made_in
-from pnl.history.ranges import HELP, Range, parse_range
-from pnl.records import MICRO, MONEY_FIELDS, money
+from pnl.history.ranges import Range, parse_range
+from pnl.records import MICRO, money
+from pnl.store import FILE
+from pnl.terminal import plain, print_json, progress_bars, remark, said
 
 STARTING_S = 5.0
 
-
-class Form(StrEnum):
-    """How a history is written."""
-
-    CSV = "csv"
-    JSON = "json"
-    PARQUET = "parquet"
+Form = Literal["csv", "json", "parquet"]
+"""How a history is written."""
 
 
-@app.command()
-def history(
-    *,
-    bucket: Annotated[
-        str, typer.Option(help="1s, 10s, 1m, 5m, 15m, 1h, 1d, 1w or 1mo; days and longer in PNL_TIMEZONE.")
-    ] = "1d",
-    from_: Annotated[str, typer.Option("--from", help="Where to begin: 2026-07, 2026-07-04, 2026-07-04T09:30.")] = "",
-    to: Annotated[str, typer.Option(help="Where to end, a named day or month included; default: now.")] = "",
-    within: Annotated[str, typer.Option("--range", help=f"Both at once: {HELP}.")] = "",
-    column: Annotated[str, typer.Option(help="Which money: " + ", ".join(MONEY_FIELDS) + ".")] = "net_pnl",
-    form: Annotated[Form, typer.Option("--format", help="csv, json, or parquet, which needs --out.")] = Form.CSV,
-    out: Annotated[Path | None, typer.Option(help="File to write; without it, the output.")] = None,
-) -> None:
-    """Bars of the P&L over any range: bucket_start, open, high, low, close, count.
+def named_range(within: str, start: str, end: str) -> str:
+    """One range of two ways to name it; without either, all there is.
 
-    What was before the first snapshot is rebuilt from the records, without open P&L. Money is exact in every format.
+    Raises:
+        HistoryError: It is named in both ways.
     """
-    settings = load_settings()
-    chosen = _range_of(settings, within or f"{from_}..{to}")
+    if within and (start or end):
+        raise HistoryError(f"--range {within} and --from or --to name the same thing; type one of them")
+    return within or (f"{start}..{end}" if start or end else "all")
+
+
+def history(*, bucket: str, within: str, column: str, form: Form, out: Path | None) -> None:
+    """Write bars to a file or the output.
+
+    Raises:
+        HistoryError: The question makes no sense, or nothing is recorded.
+    """
+    settings = _settings()
+    chosen = _range_of(settings, within)
     asyncio.run(_write_history(settings, chosen, bucket=bucket, column=column, form=form, out=out))
 
 
+def _settings() -> Settings:
+    """The settings of a command that needs a record, or a source to make one."""
+    settings = load_settings()
+    if not (settings.has_source or settings.store_url or (settings.data_dir / FILE).exists()):
+        raise ConfigError(NOTHING_SET)
+    return settings
+
+
 def _range_of(settings: Settings, text: str) -> Range:
-    return parse_range("all" if text == ".." else text, zone=settings.zone, now=datetime.now(UTC))
+    return parse_range(text, zone=settings.zone, now=datetime.now(UTC))
 
 
 async def _write_history(
-    settings: Settings, chosen: Range, *, bucket: str, column: str, form: "Form", out: Path | None
+    settings: Settings, chosen: Range, *, bucket: str, column: str, form: Form, out: Path | None
 ) -> None:
     bucket_named(bucket)
-    if form is Form.PARQUET and out is None:
+    if form == "parquet" and out is None:
         raise HistoryError("Parquet is no text; name a file with --out")
     async with history_of(settings) as asked:
-        if form is Form.PARQUET and out is not None:
+        if form == "parquet" and out is not None:
             count = await asked.export(out, chosen.start, chosen.end, bucket=bucket, column=column)
             said.print(f"{count:,} bars in {out}", markup=False)
             return
         with ExitStack() as opened:
             stream = sys.stdout if out is None else opened.enter_context(out.open("w", encoding="utf-8", newline=""))
-            progress = opened.enter_context(Progress(console=said, transient=True))
-            writer = (CsvWriter if form is Form.CSV else JsonWriter)(stream, settings.zone)
+            progress = opened.enter_context(progress_bars())
+            writer = (CsvWriter if form == "csv" else JsonWriter)(stream, settings.zone)
             task = progress.add_task("history", total=None)
             async for bars, done, total in pieces(
                 asked, chosen.start, chosen.end, bucket=bucket, column=column, zone=settings.zone
@@ -91,24 +91,16 @@ async def _write_history(
             writer.close()
 
 
-@app.command()
-def period(
-    *,
-    within: Annotated[str, typer.Option("--range", help=f"Which period: {HELP}.")] = "mtd",
-    by: Annotated[
-        str | None,
-        typer.Option(help="Its parts by source, market, event, series, item, deal, day, month, weekday or hour."),
-    ] = None,
-    as_json_object: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """What a period made, beside the period before it: booked P&L, how open P&L moved, and the deepest falls.
+def period(within: str, by: str | None, *, as_json: bool) -> None:
+    """Print what a period made, beside the one before it.
 
-    The parts of a period sum to it, to the last digit.
+    Raises:
+        HistoryError: See `history`.
     """
-    settings = load_settings()
+    settings = _settings()
     found = asyncio.run(_period(settings, _range_of(settings, within), by))
-    if as_json_object:
-        print(json.dumps(found.as_json(), indent=2))
+    if as_json:
+        print_json(found.as_json())
     else:
         found.show(Console(), settings.zone)
 
@@ -158,7 +150,7 @@ class Found:
         table = Table(by, "net", "trading", "fees", "costs", "revenue")
         for part in self.parts:
             shown = (part.net_usd, part.trading_usd, part.fees_usd, part.costs_usd, part.revenue_usd)
-            table.add_row(escape(part.name or "everything else"), *(money(usd) for usd in shown))
+            table.add_row(_cell(part.name or "everything else"), *(money(usd) for usd in shown))
         return table
 
 
@@ -167,6 +159,10 @@ async def _period(settings: Settings, chosen: Range, by: str | None) -> Found:
         made = await made_in(asked, chosen)
         parts = () if by is None else await asked.breakdown(chosen.start, chosen.end, by=by)
         return Found(chosen, made, by, parts)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else escape(plain(f"{value}"))
 
 
 def _figures(booked: Booked) -> dict[str, str | None]:
@@ -213,28 +209,22 @@ def _iso(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-@app.command()
-def sql(
-    query: Annotated[str, typer.Argument(help="One SELECT, of DuckDB's SQL, over the store's tables.")],
-    *,
-    rows: Annotated[int, typer.Option(min=1, help="The most rows to show.")] = 1000,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long it may take.")] = 5.0,
-    as_json_object: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Ask the store in SQL, for reading only: `pnl sql "SELECT ticker, count(*) FROM kalshi_trades GROUP BY 1"`.
+def sql(query: str, *, rows: int, seconds: float, as_json: bool) -> None:
+    """Print what a SELECT finds.
 
-    `pnl sql "SHOW TABLES"` names the tables. Money is in micro-dollars, instants in ms (snapshots) or µs since 1970.
+    Raises:
+        HistoryError: It is none, or nothing is recorded.
     """
-    found = asyncio.run(_sql(load_settings(), query, rows, seconds))
-    if as_json_object:
-        print(json.dumps({"columns": found.names, "rows": found.rows, "is_cut": found.is_cut}))
+    found = asyncio.run(_sql(_settings(), query, rows, seconds))
+    if as_json:
+        print_json({"columns": found.names, "rows": found.rows, "is_cut": found.is_cut})
     else:
-        table = Table(*map(escape, found.names))
+        table = Table(*map(_cell, found.names))
         for row in found.rows:
-            table.add_row(*("" if value is None else escape(str(value)) for value in row))
+            table.add_row(*map(_cell, row))
         Console().print(table)
     if found.is_cut:
-        said.print(f"pnl: only the first {rows} rows; --rows shows more", style="yellow", markup=False)
+        remark(f"only the first {rows} rows; --rows shows more")
 
 
 async def _sql(settings: Settings, query: str, rows: int, seconds: float) -> Answered:

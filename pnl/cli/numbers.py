@@ -1,54 +1,42 @@
-"""The commands that look at the numbers of now: snapshot, sync, doctor."""
+"""What looks at the numbers of now: snapshot, sync."""
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Annotated
 
-import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pnl.cli.said import EXIT_COMPLETE, EXIT_ERROR, EXIT_PARTIAL, app, said
 from pnl.config import Settings, load_settings
-from pnl.doctor import examine
 from pnl.engine import Engine
 from pnl.errors import StoreHeld
-from pnl.model import as_json
+from pnl.model import as_json as json_of
 from pnl.records import Snapshot, money
 from pnl.sources.transport import OnAnswer
+from pnl.terminal import EXIT_COMPLETE, EXIT_ERROR, EXIT_PARTIAL, print_json, progress_bars, remark
 
 
-@app.command()
-def snapshot(*, as_json_object: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """Pull every configured source once, print the numbers, record them.
+def snapshot(*, as_json: bool) -> int:
+    """Pull every configured source once, print and record the numbers; returns the exit code.
 
-    Ends with 0 when they are complete, 3 when a part is missing (it is named), 1 when there are none. Beside a running
-    dashboard on the same data folder it records nothing: the dashboard does.
+    Raises:
+        PnlError: There are no numbers at all, or they cannot be recorded.
     """
-    taken = asyncio.run(_pull_or_look(load_settings()))
-    if as_json_object:
-        print(json.dumps(as_json(taken, datetime.now(UTC)), indent=2))
-    else:
-        Console().print(_table(taken))
-    raise typer.Exit(_tell(taken))
+    return _tell(asyncio.run(_pull_or_look(load_settings())), as_json=as_json)
 
 
-@app.command()
-def sync() -> None:
-    """Backfill all history into the data folder; safe to repeat and to interrupt.
+def sync(*, as_json: bool) -> int:
+    """Backfill all history, with a bar for each source, and print the numbers; returns the exit code.
 
-    What was read before is not read again, and what comes twice changes nothing.
+    Raises:
+        PnlError: See `snapshot`.
     """
     with _progress() as on_answer:
         taken = asyncio.run(_pull(load_settings(), on_answer))
-    Console().print(_table(taken))
-    raise typer.Exit(_tell(taken))
+    return _tell(taken, as_json=as_json)
 
 
 async def _pull(settings: Settings, on_answer: OnAnswer | None = None, *, records: bool = True) -> Snapshot:
@@ -61,7 +49,7 @@ async def _pull_or_look(settings: Settings) -> Snapshot:
     try:
         return await _pull(settings)
     except StoreHeld as held:
-        said.print(f"pnl: not recorded: {held}", style="yellow", markup=False, soft_wrap=True)
+        remark(f"not recorded: {held}")
         return await _pull(settings, records=False)
 
 
@@ -70,7 +58,7 @@ def _progress() -> Iterator[OnAnswer]:
     """A line for each source that answers: how many pages, and the last one's path."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     pages: Counter[str] = Counter()
-    with Progress(*columns, console=said, transient=True) as progress:
+    with progress_bars(*columns) as progress:
         lines = {}
 
         def on_answer(source: str, path: str) -> None:
@@ -104,29 +92,14 @@ def _table(taken: Snapshot) -> Table:
     return table
 
 
-def _tell(taken: Snapshot) -> int:
-    """Say what is missing or odd, one line each, beside the numbers; returns the exit code that says the same."""
+def _tell(taken: Snapshot, *, as_json: bool) -> int:
+    """Print the numbers, and beside them what they lack, a line each; returns the exit code that says the same."""
+    if as_json:
+        print_json(json_of(taken, datetime.now(UTC)))
+    else:
+        Console().print(_table(taken))
     for line in (*taken.errors, *taken.missing, *taken.notes):
-        said.print(f"pnl: {line}", style="yellow", markup=False, soft_wrap=True)
+        remark(line)
     if taken.is_empty:
         return EXIT_ERROR
     return EXIT_COMPLETE if taken.complete else EXIT_PARTIAL
-
-
-@app.command()
-def doctor() -> None:
-    """Look at settings, files, coverage, drift and the speed of the history; changes nothing and shows no secret.
-
-    Ends with 1 when something is not as it should be.
-    """
-    raise typer.Exit(asyncio.run(_examine(load_settings())))
-
-
-async def _examine(settings: Settings) -> int:
-    found_wrong = False
-    table = Table(show_header=False)
-    async for name, text, is_well in examine(settings):
-        found_wrong = found_wrong or not is_well
-        table.add_row(escape(name), escape(text), "" if is_well else "!", style=None if is_well else "yellow")
-    Console().print(table)
-    return EXIT_ERROR if found_wrong else EXIT_COMPLETE

@@ -1,14 +1,12 @@
-"""What all commands have in common: the application that they belong to, and how they speak."""
+"""The application that all commands belong to, and where its help lists them."""
 
 import typer
-from rich.console import Console
 
-EXIT_COMPLETE, EXIT_ERROR, EXIT_PARTIAL = 0, 1, 3
+EVERY_DAY, THE_PAST, SETUP, FOR_DEVELOPERS = "Every day", "The past", "Setup", "For developers"
 
 app = typer.Typer(
-    help="One live number you can trust: Kalshi trading − Anthropic cost + revenue.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # with it, a paragraph fills the lines of the terminal that shows it
     add_completion=True,
 )
-said = Console(stderr=True, highlight=False)

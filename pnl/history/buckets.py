@@ -124,3 +124,12 @@ def _change(before: int, after: int, zone: tzinfo) -> tuple[int, int]:
 def _offset(minute: int, zone: tzinfo) -> int:
     offset = datetime.fromtimestamp(minute * 60, zone).utcoffset()
     return 0 if offset is None else int(offset.total_seconds()) // 60
+
+
+def local_time(steps: list[tuple[int, int]], minute: str = "minute") -> str:
+    """The minutes of local time since 1970 at a minute, in SQL."""
+    cases = " ".join(
+        f"WHEN {minute} < {until} THEN {minute} + ({offset})" for (_, offset), (until, _) in pairwise(steps)
+    )
+    last = f"{minute} + ({steps[-1][1]})"
+    return f"CASE {cases} ELSE {last} END" if cases else last

@@ -1,29 +1,38 @@
 """The history as the rest of the program asks for it: questions with types, answers in US dollars."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self, cast
 
 import msgspec
+from pydantic import SecretStr
 
 from pnl.cache import Cache, Stats
 from pnl.errors import HistoryDown, HistoryError
+from pnl.history.dimensions import Filters
+from pnl.history.figures import Booked, Drawdowns, Fall, Figures, Part, Posting, Postings, Version
 from pnl.history.monitor import QueryMonitor
 from pnl.history.process import DEADLINE_S, Worker
-from pnl.history.wire import Column, Counted, Opening, Question, unpacked
+from pnl.history.wire import Column, Counted, Database, Opening, Question, unpacked
 from pnl.journal import COMPONENTS
 from pnl.ledger import Ledger
-from pnl.records import MICRO, ZERO, Snapshot
+from pnl.records import Snapshot
 from pnl.rows import to_fill, to_instant, to_ms, to_settlement, to_snapshot, to_usd
 from pnl.schema import FILLS, SETTLEMENTS
+from pnl.store.address import Address
 
 SHARED_S = 60.0
+SHARED_ANSWERS = 64  # older versions are never asked for again: more would only grow, by 40 kB an answer
+EXPORT_S = 300.0
+FIRST_TIMES = 12  # as many deadlines has the first answer: before it, all that is recorded is read
 
 log = logging.getLogger(__name__)
 
@@ -50,91 +59,19 @@ class Bars:
 
 
 @dataclass(frozen=True, slots=True)
-class Booked:
-    """What was booked in a range, in US dollars, by component; and how open P&L moved meanwhile, None if unknown."""
+class Underwater:
+    """How far net P&L was below its high-water mark: `start` in ms since the epoch, money in whole micro-dollars.
 
-    components: Mapping[str, Decimal]
-    open_before_usd: Decimal | None
-    open_after_usd: Decimal | None
-    finest_usd: Decimal | None = MICRO
+    `high` is the mark at the end of a bucket, `under` the deepest below it in the bucket, never above zero.
+    """
 
-    @property
-    def trading_usd(self) -> Decimal:
-        """Realized on trades, before fees."""
-        return self._part("kalshi_realized")
+    bucket: str
+    start: Column
+    high: Column
+    under: Column
 
-    @property
-    def fees_usd(self) -> Decimal:
-        """Fees of trading."""
-        return self._part("kalshi_fees")
-
-    @property
-    def costs_usd(self) -> Decimal:
-        """Billed and estimated costs."""
-        return self._part("billed_costs") + self._part("estimated_costs")
-
-    @property
-    def revenue_usd(self) -> Decimal:
-        """Revenue of deals."""
-        return self._part("total_revenue")
-
-    @property
-    def net_usd(self) -> Decimal:
-        """Trading − fees − costs + revenue; open P&L is not in it."""
-        return self.trading_usd - self.fees_usd - self.costs_usd + self.revenue_usd
-
-    @property
-    def exact(self) -> "Booked":
-        """The same with fractions of a micro-dollar, as bills have them: so parts sum to it."""
-        return replace(self, finest_usd=None)
-
-    @property
-    def open_change_usd(self) -> Decimal | None:
-        """By how much open P&L grew; what was open before the first snapshot is not known and counts as nothing."""
-        return None if self.open_after_usd is None else self.open_after_usd - (self.open_before_usd or ZERO)
-
-    def _part(self, component: str) -> Decimal:
-        usd = self.components.get(component, ZERO)
-        return usd if self.finest_usd is None else usd.quantize(self.finest_usd)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One line of a breakdown in US dollars, exact; `name` is None for all that it does not speak of."""
-
-    name: str | None
-    net_usd: Decimal
-    trading_usd: Decimal
-    fees_usd: Decimal
-    costs_usd: Decimal
-    revenue_usd: Decimal
-    steps: int
-
-
-@dataclass(frozen=True, slots=True)
-class Fall:
-    """From a high of net P&L to the lowest point behind it, until the high was reached again (None: not yet)."""
-
-    high_usd: Decimal
-    high_at: datetime
-    low_usd: Decimal
-    low_at: datetime
-    recovered_at: datetime | None
-
-    @property
-    def depth_usd(self) -> Decimal:
-        """How deep it went."""
-        return self.high_usd - self.low_usd
-
-
-@dataclass(frozen=True, slots=True)
-class Drawdowns:
-    """The high-water mark, how far the newest minute is below it, and the deepest falls, the deepest first."""
-
-    high_usd: Decimal | None
-    high_at: datetime | None
-    below_usd: Decimal | None
-    falls: tuple[Fall, ...]
+    def __len__(self) -> int:
+        return len(self.start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +84,16 @@ class Table:
 
 
 class History:
-    """The history of one data folder; `async with`. The worker is started by the first question.
+    """The history of one data folder; `async with`. The worker is started by the first question, or by `start`.
 
     Args:
         path: The store's file.
         kind: Whether it has to hold `real` or `simulated` numbers; None: any.
         zone: Name of the time zone where days begin.
         counted: Whose records count.
-        deadline_s: Seconds within which every question is answered or fails.
+        database: Where the records are, if not in that file; the archive is beside the file in any case.
+        deadline_s: Seconds within which every question is answered or fails; twelve times as many for the first one,
+            and for the first one after the worker had to be started anew.
         version: Grows with every commit; while it stands still, the same question gets the same answer again, and the
             worker looks at the files only. None: every question is asked, and the worker looks into the store.
         on_query: Told of each question that was asked: its kind, and how many seconds it took.
@@ -167,16 +106,20 @@ class History:
         kind: str | None,
         zone: str,
         counted: Counted | None = None,
+        database: Database | None = None,
         deadline_s: float = DEADLINE_S,
         version: Callable[[], object] | None = None,
         on_query: Callable[[str, float], None] = lambda _kind, _seconds: None,
     ) -> None:
-        opening = Opening(str(path), kind, zone, counted or Counted())
-        self._worker = Worker(opening, deadline_s=deadline_s)
-        self._console = Worker(msgspec.structs.replace(opening, is_console=True), deadline_s=deadline_s)
+        self._opening = Opening(str(path), kind, zone, counted or Counted(), database=database)
+        self._worker = Worker(self._opening, deadline_s=deadline_s, first_s=FIRST_TIMES * deadline_s)
+        self._console = Worker(msgspec.structs.replace(self._opening, room="console"), deadline_s=deadline_s)
+        self._writer: Worker | None = None
+        self._exports = asyncio.Lock()
+        self._is_closed = False
         self._version = version
         self._on_query = on_query
-        self._cache = Cache(None, ttl_s=SHARED_S)
+        self._cache = Cache(None, entries=SHARED_ANSWERS, ttl_s=SHARED_S)
         self.queries = QueryMonitor()
 
     async def __aenter__(self) -> Self:
@@ -187,15 +130,29 @@ class History:
     ) -> None:
         await self.aclose()
 
+    async def start(self) -> None:
+        """Have the worker begin, for somebody who will ask in a moment; there need not be a store yet.
+
+        Raises:
+            HistoryDown: It is closed.
+        """
+        await self._worker.start()
+
     async def aclose(self) -> None:
         """Stop the workers; whoever waits for an answer is told."""
-        await self._worker.aclose()
-        await self._console.aclose()
+        self._is_closed = True
+        for worker in self._workers:
+            await worker.aclose()
 
     def kill(self) -> None:
         """Stop the workers, where nothing can be awaited any more."""
-        self._worker.kill()
-        self._console.kill()
+        self._is_closed = True
+        for worker in self._workers:
+            worker.kill()
+
+    @property
+    def _workers(self) -> list[Worker]:
+        return [each for each in (self._worker, self._console, self._writer) if each is not None]
 
     @property
     def shared(self) -> Stats:
@@ -215,6 +172,7 @@ class History:
         bucket: str | None = None,
         column: str = "net_pnl",
         most: int = 1000,
+        filters: Filters = (),
     ) -> Bars:
         """Bars over [start, end); None is the first record, and the newest.
 
@@ -224,12 +182,13 @@ class History:
             bucket: 1s, 10s, 1m, 5m, 15m, 1h, 1d, 1w or 1mo; None: the finest that makes no more than `most` of them.
             column: A money column, see `records.MONEY_FIELDS`.
             most: See `bucket`.
+            filters: Of the postings that count, see `ledger`; bars are then made of these alone.
 
         Raises:
             HistoryError: It makes no sense, or nothing is recorded.
             HistoryDown: There was no answer within the deadline.
         """
-        found = await self._ask("bars", **_range(start, end), bucket=bucket, column=column, most=most)
+        found = await self._ask("bars", **_range(start, end), bucket=bucket, column=column, most=most, filters=filters)
         return Bars(bucket=found["bucket"], **unpacked(found["columns"]))
 
     async def export(
@@ -253,39 +212,178 @@ class History:
         asked = Question("archive", {"month": month, "start_ms": start_ms, "until_ms": until_ms})
         return cast("Mapping[str, Any]", await self._told(self._worker, asked))
 
-    async def booked(self, start: datetime | None = None, end: datetime | None = None) -> Booked:
-        """What was booked in [start, end), from the records as they are known now.
+    async def booked(
+        self, start: datetime | None = None, end: datetime | None = None, *, filters: Filters = (), search: str = ""
+    ) -> Booked:
+        """What was booked in [start, end), from the records as they are known now; filters as in `ledger`.
 
         Raises:
             HistoryError: See `bars`.
         """
-        found = await self._ask("booked", **_range(start, end))
-        components = {name: Decimal(found["components"].get(name, 0)) for name in COMPONENTS}
-        return Booked(components, _usd(found["open_before"]), _usd(found["open_after"]))
+        found = await self._ask("booked", **_range(start, end), filters=filters, search=search)
+        opens = {f"open_{end}_usd": _usd(found[f"open_{end}"]) for end in ("before", "after")}
+        return Booked.of(found["sums"], **opens)
 
     async def breakdown(
-        self, start: datetime | None = None, end: datetime | None = None, *, by: str = "source"
+        self,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        *,
+        by: str = "source",
+        filters: Filters = (),
+        search: str = "",
     ) -> tuple[Part, ...]:
-        """What was booked in [start, end) by source, market, event, series, item, deal, day, month, weekday or hour.
+        """What was booked in [start, end) by one of `postings.DIMENSIONS`; filters as in `ledger`.
 
         Raises:
             HistoryError: See `bars`.
         """
-        found = await self._ask("breakdown", **_range(start, end), by=by)
-        return tuple(map(_line, found["rows"]))
+        found = await self._ask("breakdown", **_range(start, end), by=by, filters=filters, search=search)
+        return tuple(Part.of(row, name=name, text=text) for name, text, *row in found["rows"])
+
+    async def ledger(
+        self,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        *,
+        filters: Filters = (),
+        search: str = "",
+        term: str = "net",
+        order: str = "time",
+        descending: bool = True,
+        first: int = 0,
+        count: int = 100,
+    ) -> Postings:
+        """What each record in [start, end) did to the P&L, some rows of it, and the sum of all.
+
+        Args:
+            start: Aware; None is the first record.
+            end: Aware; None is the newest.
+            filters: Pairs of a dimension and the name of one of its parts (None: of none), see `breakdown`; a row has
+                to pass all of them.
+            search: A text that a row has to hold.
+            term: Whose share a row's amount is: net, trading, fees, costs, billed, estimated or revenue.
+            order: By time, amount, source, what, side, contracts or price.
+            descending: The largest, or newest, first.
+            first: How many rows to skip.
+            count: How many rows, 10,000 at most.
+
+        Raises:
+            HistoryError: See `bars`.
+        """
+        wanted = {"order": order, "descending": descending, "first": first, "count": count}
+        found = await self._ask("ledger", **_range(start, end), filters=filters, search=search, term=term, **wanted)
+        rows = tuple(map(_posting, found["rows"]))
+        return Postings(Decimal(found["amount"]), Figures.of(found["sums"]), rows)
+
+    async def export_ledger(
+        self,
+        path: Path,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        *,
+        form: str | None = None,
+        filters: Filters = (),
+        search: str = "",
+        term: str = "net",
+    ) -> int:
+        """Write all rows that `ledger` finds to a file, oldest first; returns how many.
+
+        One file at a time; but for Parquet a process of its own makes it, which has ended when this returns.
+
+        Args:
+            path: The file; one that is there is replaced once the new one is whole.
+            start: See `ledger`.
+            end: See `ledger`.
+            form: csv, json, xlsx or parquet; None: as the file's name ends.
+            filters: See `ledger`.
+            search: See `ledger`.
+            term: See `ledger`.
+
+        Raises:
+            HistoryError: See `bars`, or the file cannot be written, or a workbook has no room for so many.
+        """
+        form = path.suffix.removeprefix(".").lower() if form is None else form
+        chosen = {"form": form, **_range(start, end), "filters": filters, "search": search, "term": term}
+        async with self._exports:
+            try:
+                with TemporaryDirectory(prefix=".pnl-", dir=path.parent) as folder:
+                    file, rows = await self._exported(Path(folder), chosen)
+                    await asyncio.to_thread(file.replace, path)
+            except OSError as error:
+                raise HistoryError(f"{path.name} cannot be written: {error.strerror}") from None
+        return rows
+
+    async def _exported(self, folder: Path, chosen: Mapping[str, Any]) -> tuple[Path, int]:
+        """A file in a folder, and how many rows it has."""
+        parquet, other = folder / "ledger.parquet", folder / "ledger"
+        found = await self._uninterrupted(Question("export_ledger", {"path": str(parquet), **chosen}))
+        if chosen["form"] == "parquet":
+            return parquet, found["rows"]
+        if self._is_closed:
+            raise HistoryDown("the history is closed")
+        wanted = {"source": str(parquet), "path": str(other), "form": chosen["form"], **found}
+        self._writer = Worker(msgspec.structs.replace(self._opening, room="files"), deadline_s=EXPORT_S)
+        try:
+            await self._told(self._writer, Question("write_ledger", wanted))
+        finally:
+            await self._writer.aclose()
+        return other, found["rows"]
+
+    async def record(self, kind: str, name: str) -> tuple[Version, ...]:
+        """The record behind a row of the ledger, every version of it, the newest first.
+
+        Raises:
+            HistoryError: See `bars`.
+        """
+        found = await self._ask("record", kind=kind, name=name)
+        return tuple(
+            Version(
+                version["table"],
+                tuple((column, value) for column, value in version["values"]),
+                to_instant(version["since_ms"] * 1000),
+                _at(version["until_ms"]),
+            )
+            for version in found["versions"]
+        )
 
     async def drawdowns(
-        self, start: datetime | None = None, end: datetime | None = None, *, most: int = 5
+        self, start: datetime | None = None, end: datetime | None = None, *, most: int = 5, filters: Filters = ()
     ) -> Drawdowns:
         """The high-water mark and the deepest falls of net P&L in [start, end).
 
         Raises:
             HistoryError: See `bars`.
         """
-        found = await self._ask("drawdowns", **_range(start, end), most=most)
+        found = await self._ask("drawdowns", **_range(start, end), most=most, filters=filters)
         high, last = found["high"], found["last"]
         falls = tuple(_fall(*fall) for fall in found["falls"])
         return Drawdowns(_usd(high), _at(found["high_ms"]), None if high is None else _usd(high - last), falls)
+
+    async def underwater(
+        self,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        *,
+        since: datetime | None = None,
+        filters: Filters = (),
+        most: int = 1000,
+    ) -> Underwater:
+        """How far net P&L was below its high-water mark, in no more than `most` buckets over [start, end).
+
+        Args:
+            start: See `bars`.
+            end: See `bars`.
+            since: From when on the mark is the highest; None: from `start`.
+            filters: See `bars`.
+            most: See `bars`.
+
+        Raises:
+            HistoryError: See `bars`.
+        """
+        since_ms = None if since is None else to_ms(since)
+        found = await self._ask("underwater", **_range(start, end), since_ms=since_ms, most=most, filters=filters)
+        return Underwater(bucket=found["bucket"], **unpacked(found["columns"]))
 
     async def snapshot_at(self, moment: datetime, sources: tuple[str, ...]) -> Snapshot | None:
         """The snapshot that was shown at an instant; None before the first.
@@ -326,7 +424,7 @@ class History:
         found = await self._told(self._console, asked)
         return Table(tuple(found["names"]), [tuple(row) for row in found["rows"]], is_cut=found["is_cut"])
 
-    async def _ask(self, kind: str, **values: Any) -> Any:
+    async def _ask(self, kind: str, /, **values: Any) -> Any:
         """The answer to a question; whoever asks the same one meanwhile shares it."""
         if self._version is None:
             return await self._told(self._worker, Question(kind, values))
@@ -337,16 +435,25 @@ class History:
             raise cached.error or HistoryDown("the history cannot be read now")
         return msgspec.msgpack.decode(cached.value)
 
-    async def _told(self, worker: Worker, question: Question) -> Any:
-        """A worker's answer to a question, for whoever asks alone."""
-        return msgspec.msgpack.decode(await self._answered(worker, question))
+    async def _uninterrupted(self, question: Question) -> Any:
+        """The worker's answer, finished also for somebody who leaves: stopped, it would have to read all anew."""
+        asked = asyncio.create_task(self._told(self._worker, question, deadline_s=EXPORT_S))
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            await asyncio.gather(asked, return_exceptions=True)
+            raise
 
-    async def _answered(self, worker: Worker, question: Question) -> bytes:
+    async def _told(self, worker: Worker, question: Question, *, deadline_s: float | None = None) -> Any:
+        """A worker's answer to a question, for whoever asks alone."""
+        return msgspec.msgpack.decode(await self._answered(worker, question, deadline_s=deadline_s))
+
+    async def _answered(self, worker: Worker, question: Question, *, deadline_s: float | None = None) -> bytes:
         began = time.perf_counter()
         slow: list[tuple[str, float]] = []
         failed = True
         try:
-            answer = await worker.ask(question)
+            answer = await worker.ask(question, deadline_s=deadline_s)
             slow = answer.slow
             if answer.error is not None:
                 raise HistoryError(answer.error)
@@ -358,6 +465,12 @@ class History:
         for statement, ms in slow:
             log.info("slow: %.0f ms for %s: %s", ms, question.kind, statement)
         return bytes(answer.value)
+
+
+def database_at(url: SecretStr) -> Database:
+    """A database in the place of the store's file."""
+    address = Address.of(url)
+    return Database(str(address), {**address.parameters, "application_name": "pnl-history"}, address.password)
 
 
 def _range(start: datetime | None, end: datetime | None) -> dict[str, int | None]:
@@ -372,10 +485,17 @@ def _at(ms: int | None) -> datetime | None:
     return None if ms is None else to_instant(ms * 1000)
 
 
-def _line(row: Sequence[Any]) -> Part:
-    name, *money, steps = row
-    net, trading, fees, costs, revenue = map(Decimal, money)
-    return Part(name, net, trading, fees, costs, revenue, steps)
+def _posting(row: Sequence[Any]) -> Posting:
+    kind, source, record, at_us, key, text, side, contracts, price, *amounts = row
+    *parts, amount, running = map(Decimal, amounts)
+    return Posting(
+        *(kind, source, record, to_instant(at_us), key, text, side),
+        contracts=None if contracts is None else Decimal(contracts),
+        price_usd=None if price is None else Decimal(price),
+        usd=dict(zip(COMPONENTS, parts, strict=True)),
+        amount_usd=amount,
+        running_usd=running,
+    )
 
 
 def _fall(high: int, high_ms: int, low: int, low_ms: int, recovered_ms: int | None) -> Fall:

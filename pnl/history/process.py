@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import msgspec
 
+from pnl.config import inherited_by_children
 from pnl.errors import HistoryDown
 from pnl.history.wire import LENGTH, Answer, Opening, Question, frame
 
@@ -23,13 +24,16 @@ class Worker:
     Args:
         opening: What it is told first.
         deadline_s: Seconds within which every question is answered or fails, the wait for its turn included.
+        first_s: The least that it has for the first answer of a process.
     """
 
-    def __init__(self, opening: Opening, *, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(self, opening: Opening, *, deadline_s: float = DEADLINE_S, first_s: float = 0) -> None:
         self._opening = opening
         self._deadline_s = deadline_s
+        self._first_s = first_s
         self._worker: asyncio.subprocess.Process | None = None
         self._killed: list[asyncio.subprocess.Process] = []
+        self._has_answered = False
         self._is_closed = False
         self._turn = asyncio.Lock()
 
@@ -54,15 +58,23 @@ class Worker:
             if worker is not None and worker.returncode is None:
                 os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
 
-    async def ask(self, question: Question) -> Answer:
+    async def start(self) -> None:
+        """Have its process begin to load what it needs, before anybody asks."""
+        async with self._turn:
+            await self._running()
+
+    async def ask(self, question: Question, *, deadline_s: float | None = None) -> Answer:
         """Ask, and ask once more if the worker dies of it; one that hangs is killed."""
+        deadline_s = self._deadline_s if deadline_s is None else deadline_s
+        if not self._has_answered:
+            deadline_s = max(deadline_s, self._first_s)
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(deadline_s):
                 async with self._turn:
                     return await self._exchange(question)
         except TimeoutError:
             raise HistoryDown(
-                f"no answer about the history within {self._deadline_s:g} s ({question.kind}); "
+                f"no answer about the history within {deadline_s:g} s ({question.kind}); "
                 "ask again in a moment, or for a shorter range"
             ) from None
 
@@ -71,7 +83,7 @@ class Worker:
         for attempt in range(1, ATTEMPTS + 1):
             worker = await self._running()
             try:
-                return await _converse(worker, question)
+                answer = await _converse(worker, question)
             except (asyncio.IncompleteReadError, OSError):
                 log.warning("the process for the history ended in the middle of a question (%s)", question.kind)
                 self._abandon()
@@ -82,11 +94,15 @@ class Worker:
             except BaseException:  # cancelled or out of time: its answer would be taken for the next question's
                 self._abandon()
                 raise
+            else:
+                self._has_answered = True
+                return answer
         raise AssertionError
 
     def _abandon(self) -> None:
         """Kill the worker: it holds nothing that could be lost."""
         worker, self._worker = self._worker, None
+        self._has_answered = False
         if worker is not None:
             if worker.returncode is None:
                 worker.kill()
@@ -107,8 +123,10 @@ class Worker:
         if self._worker is None or self._worker.returncode is not None:
             self._abandon()
             pipe = asyncio.subprocess.PIPE
+            command = (sys.executable, "-m", "pnl.history.worker")
+            # In a group of its own: Ctrl-C, and a notebook's interrupt, are for whoever asks.
             self._worker = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "pnl.history.worker", stdin=pipe, stdout=pipe
+                *command, stdin=pipe, stdout=pipe, process_group=0, env=inherited_by_children()
             )
             _write(self._worker, self._opening)
         if self._is_closed:  # meanwhile

@@ -69,6 +69,50 @@ def _is_empty(found: Range) -> bool:
     return found.end.astimezone(UTC) <= found.start.astimezone(UTC)
 
 
+def shifted(range_: Range, by: int, *, zone: tzinfo, now: datetime) -> str | None:
+    """The range so many periods later, or earlier, as a person would type it; None where there is none.
+
+    Args:
+        range_: A calendar period goes on by the calendar, another one by its length in days.
+        by: How many.
+        zone: Where days begin.
+        now: An aware instant: a range that begins later is none.
+    """
+    today = now.astimezone(zone).date()
+    if range_.start is None:
+        return None
+    first = range_.start.astimezone(zone).date()
+    last = today if range_.end is None else (range_.end.astimezone(zone) - timedelta(seconds=1)).date()
+    months = {"mtd": 1, "ytd": 12}.get(range_.name) or _whole_months(range_, zone)
+    if months:
+        first = _months_later(first, by * months)
+        return None if first > today else _month_range(first, months)
+    days = (last - first).days + 1
+    first, last = first + timedelta(days=by * days), last + timedelta(days=by * days)
+    if first > today:
+        return None
+    return f"{first}" if first == last else f"{first}..{last}"
+
+
+def _whole_months(range_: Range, zone: tzinfo) -> int:
+    """How many whole calendar months a range is, 0 if it is not of whole ones."""
+    if range_.start is None or range_.end is None:
+        return 0
+    start, end = range_.start.astimezone(zone), range_.end.astimezone(zone)
+    if (start.day, start.time(), end.day, end.time()) != (1, time(), 1, time()):
+        return 0
+    return (end.year - start.year) * 12 + end.month - start.month
+
+
+def _month_range(first: date, months: int) -> str:
+    if months == 12 and first.month == 1:  # noqa: PLR2004 - a year
+        return f"{first.year}"
+    if months == 3 and first.month % 3 == 1:  # noqa: PLR2004 - a quarter
+        return f"{first.year}-Q{first.month // 3 + 1}"
+    last = _months_later(first, months - 1)
+    return f"{first:%Y-%m}" if months == 1 else f"{first:%Y-%m}..{last:%Y-%m}"
+
+
 def _preset(said: str, local: datetime) -> Range | None:
     today = local.date()
     match said:
@@ -206,3 +250,16 @@ def _months_later(day: date, months: int) -> date:
     year, month = divmod(count, 12)
     following = date(year + (month == 11), (month + 1) % 12 + 1, 1)  # noqa: PLR2004 - December
     return date(year, month + 1, min(day.day, (following - timedelta(days=1)).day))
+
+
+def range_text(range_: Range, zone: tzinfo) -> str:
+    """A range as its first and last day, or instants where it does not begin and end with a day."""
+    start = "the first record" if range_.start is None else _edge(range_.start.astimezone(zone))
+    end = "now" if range_.end is None else _edge(range_.end.astimezone(zone), is_end=True)
+    return start if start == end else f"{start} – {end}"
+
+
+def _edge(local: datetime, *, is_end: bool = False) -> str:
+    if local.time() != time():
+        return f"{local:%Y-%m-%d %H:%M}"
+    return f"{local.date() - timedelta(days=is_end):%Y-%m-%d}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from pnl.history.duck import Duck
 from pnl.history.wire import Counted
-from pnl.journal import Step, journal
+from pnl.journal import Posting, postings
 from pnl.ledger import Ledger
 from pnl.records import CostDay, Deal, Fill, Settlement
 from pnl.rows import to_cost_day, to_deal, to_fill, to_instant, to_settlement
@@ -54,9 +54,9 @@ class Records:
         ledger.add(self.fills, self.settlements)
         return ledger
 
-    def steps(self, zone: tzinfo) -> list[Step]:
-        """Every change of the P&L that they make."""
-        return journal(self.ledger(), self.cost_days, self.deals, zone)
+    def postings(self, zone: tzinfo) -> list[Posting]:
+        """What each of them did to the P&L."""
+        return postings(self.ledger(), self.cost_days, self.deals, zone)
 
 
 def read_versions(duck: Duck, counted: Counted) -> list[Version]:

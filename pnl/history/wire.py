@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 import numpy as np
@@ -26,14 +26,29 @@ class Counted(msgspec.Struct, frozen=True):
         return (self.sources is None or source in self.sources) and (self.origins is None or origin in self.origins)
 
 
+class Database(msgspec.Struct, frozen=True):
+    """A database in the place of the store's file: its name for people, and what libpq connects with."""
+
+    name: str
+    parameters: dict[str, str]
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Database({self.name!r})"
+
+
 class Opening(msgspec.Struct, frozen=True):
-    """The first thing that a worker is told."""
+    """The first thing that a worker is told; `room` is what it answers for.
+
+    It comes over the pipe, as a password in it must not be where other processes can look.
+    """
 
     path: str
     kind: str | None
     zone: str
     counted: Counted
-    is_console: bool = False
+    room: Literal["past", "console", "files"] = "past"
+    database: Database | None = None
 
 
 class Question(msgspec.Struct, frozen=True):

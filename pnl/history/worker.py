@@ -14,6 +14,7 @@ import msgspec
 from pnl.errors import HistoryError
 from pnl.history.console import Console
 from pnl.history.duck import Duck
+from pnl.history.ledger_export import write_ledger
 from pnl.history.past import Past
 from pnl.history.questions import QUESTIONS
 from pnl.history.wire import Answer, Opening, Question, frame, read_frame
@@ -36,8 +37,8 @@ def main() -> None:
 
 def serve(questions: BinaryIO, answers: BinaryIO, opening: Opening) -> None:
     """Answer each question with what is known at that moment."""
-    duck = Duck()
-    answer = _console(duck, opening) if opening.is_console else _past(duck, opening)
+    duck = Duck(opening.database)
+    answer = ROOMS[opening.room](duck, opening)
     decoder = msgspec.msgpack.Decoder(Question)
     while (body := read_frame(questions)) is not None:
         answers.write(frame(_answered(duck, answer, decoder.decode(body))))
@@ -49,7 +50,11 @@ def _past(duck: Duck, opening: Opening) -> Answerer:
 
     def answer(question: Question) -> Mapping[str, Any]:
         past.catch_up(question.version)
-        return QUESTIONS[question.kind](past, **question.values)
+        try:
+            return QUESTIONS[question.kind](past, **question.values)
+        except duckdb.Error:
+            past.forget()  # a database may have gone away and come back
+            raise
 
     return answer
 
@@ -63,6 +68,13 @@ def _console(duck: Duck, opening: Opening) -> Answerer:
         return opened[0].sql(**question.values)
 
     return answer
+
+
+def _files(duck: Duck, opening: Opening) -> Answerer:
+    return lambda question: write_ledger(duck, ZoneInfo(opening.zone), **question.values)
+
+
+ROOMS: Mapping[str, Callable[[Duck, Opening], Answerer]] = {"past": _past, "console": _console, "files": _files}
 
 
 def _answered(duck: Duck, answer: Answerer, question: Question) -> Answer:

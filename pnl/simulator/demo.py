@@ -1,5 +1,7 @@
 """The whole program on the simulated market: no keys, no network, a data folder of its own."""
 
+from pathlib import Path
+
 from pydantic import SecretStr
 
 from pnl.config import Settings
@@ -7,6 +9,7 @@ from pnl.engine import Engine
 from pnl.simulator import LivingMarket, Simulator
 
 SEED = 1
+FOLDER = "demo"
 
 
 class Demo(Engine):
@@ -26,11 +29,18 @@ def engine_for(settings: Settings) -> Engine:
     return Engine(settings, follows=True) if settings.has_source else Demo(settings, follows=True)
 
 
+def shown_folder(settings: Settings) -> Path:
+    """The data folder of what a dashboard with these settings shows."""
+    return settings.data_dir if settings.has_source else settings.data_dir / FOLDER
+
+
 def demo_settings(settings: Settings, simulator: Simulator) -> Settings:
     """The settings with every source set to the simulator, and a data folder of the demo's own."""
     return settings.model_copy(
         update={
-            "data_dir": settings.data_dir / "demo",
+            "data_dir": settings.data_dir / FOLDER,
+            "store_url": None,
+            "store_read_url": None,
             "kalshi_url": simulator.kalshi_url,
             "kalshi_key_id": simulator.key_id,
             "kalshi_private_key_path": simulator.private_key_path,

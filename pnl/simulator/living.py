@@ -27,7 +27,7 @@ from pnl.simulator.nouns import (
     moment,
 )
 from pnl.simulator.selling import deals_entered
-from pnl.simulator.spending import tokens_used
+from pnl.simulator.spending import tokens_until, tokens_used
 from pnl.simulator.world import World
 
 ARCHIVED_AFTER = 60 * DAY
@@ -131,8 +131,11 @@ class LivingMarket(World):
 
     def tokens(self, start: int, end: int, now: datetime) -> Mapping[str, Tokens]:
         """Tokens grow evenly within their hour, so that any bucket width adds up to the same."""
-        began = self._beginning(self.instant(now))
-        return tokens_used(self._seed, max(start, began), min(end, self.instant(now)))
+        at = self.instant(now)
+        start = max(start, self._beginning(at))
+        if end <= at:
+            return tokens_used(self._seed, start, end)
+        return tokens_until(self._seed, start, at)
 
     def deals(self, now: datetime) -> Sequence[Deal]:
         """A deal every three to five days, each as it stands now."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from inspect import isawaitable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -141,6 +142,7 @@ class Simulator:
 
     def _application(self) -> web.Application:
         application = web.Application(middlewares=[self._count, self._answer])
+        application.on_response_prepare.append(self._date)
         application.add_routes([web.get("/simulator/requests", self._counted)])
         for upstream in {id(each): each for each in self._upstreams.values()}.values():
             application.add_routes(upstream.routes())
@@ -148,6 +150,9 @@ class Simulator:
 
     async def _counted(self, _: web.Request) -> web.Response:
         return reply(dict(self.requests))
+
+    async def _date(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Date"] = format_datetime(self._now().astimezone(UTC), usegmt=True)
 
     @web.middleware
     async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -49,6 +49,11 @@ class CostLine:
 @lru_cache(maxsize=4_096)
 def tokens_used(seed: int, start: int, end: int) -> Mapping[str, Tokens]:
     """Each model's use in [start, end), instants in microseconds; shared, so never to be changed."""
+    return tokens_until(seed, start, end)
+
+
+def tokens_until(seed: int, start: int, end: int) -> dict[str, Tokens]:
+    """The same up to an instant that nobody asks for again: kept, every poll's would stay, up to 8 MB of them."""
     used: dict[str, tuple[int, ...]] = {}
     for hour in range(start // HOUR, -(-end // HOUR)):
         begin, stop = max(start - hour * HOUR, 0), min(end - hour * HOUR, HOUR)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from pnl.config import Settings
 from pnl.errors import ConfigError
@@ -11,6 +11,7 @@ from pnl.sources.transport import Transport
 
 GROUP = "pnl.sources"
 OWN = ("kalshi", "anthropic", "john")
+TITLES = {"kalshi": "Kalshi", "anthropic": "Anthropic", "john": "Deals"}
 
 
 class Source(Protocol):
@@ -44,6 +45,18 @@ class Source(Protocol):
 
         Raises:
             SourceError: Nothing could be read.
+        """
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """A source that can be tried, as `pnl doctor` does; one of a third party may leave it out."""
+
+    async def check(self) -> str:
+        """What a small request says, in plain words; nothing is kept of it.
+
+        Raises:
+            SourceError: It was refused, or nobody answered.
         """
 
 

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from pnl.config import Settings
 from pnl.errors import BadRow, SourceError, SourceRefused
-from pnl.records import ZERO, Batch, Cost, CostDay, Known, Refused
+from pnl.records import ZERO, Batch, Cost, CostDay, Known, Refused, money
 from pnl.sources import rows
 from pnl.sources.rows import Row
 from pnl.sources.transport import Transport, listed, merge, read_pages, side_by_side
@@ -78,6 +78,21 @@ class Anthropic:
             return None
         poll_s = settings.anthropic_poll_s or settings.poll_s or POLL_S
         return cls(settings.anthropic_url, settings.anthropic_admin_key, transport, poll_s=poll_s, since=settings.since)
+
+    async def check(self) -> str:
+        """To which day it has billed, of the last ones.
+
+        Raises:
+            SourceError: The report could not be read.
+        """
+        today = self._now().date()
+        buckets = await self._buckets("cost_report", today - REVISED_FOR, today, ["description"])
+        billed = {day: lines for day, lines, _ in map(_cost_lines, buckets) if lines}
+        if not billed:
+            return f"nothing is billed from {today - REVISED_FOR} (UTC) on"
+        return (
+            f"billed to {max(billed)} (UTC): {money(sum((c.amount_usd for c in billed[max(billed)]), ZERO))} that day"
+        )
 
     async def poll(self, known: Known) -> Batch:
         """Bills from the last ones on, and estimates for what they lack; on the first poll, a year of bills.

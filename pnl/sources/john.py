@@ -9,6 +9,7 @@ import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -61,6 +62,16 @@ class John:
         place = place_of(settings.john_url, settings.john_token, transport, settings.since)
         return cls(place, poll_s=settings.john_poll_s or settings.poll_s or POLL_S)
 
+    async def check(self) -> str:
+        """How many deals the place begins with, and whether they can be believed.
+
+        Raises:
+            SourceError: The place cannot be read.
+        """
+        found = await self._place.first()
+        said = f"{len(found.deals)} deals {'in the file' if found.holds_all_deals else 'on the first page'}"
+        return f"{said}; set aside {len(found.refused)}, such as {found.refused[0]}" if found.refused else said
+
     async def poll(self, known: Known) -> Batch:
         """Deals that are new or changed since the cursor; of a file, all of them.
 
@@ -77,6 +88,9 @@ class Place(Protocol):
 
     async def read(self, known: Known) -> Batch:
         """The deals since the cursor, or all of them."""
+
+    async def first(self) -> Batch:
+        """The deals of the first page, or all of them."""
 
 
 def place_of(url: str, token: SecretStr | None, transport: Transport, since: datetime | None) -> Place:
@@ -127,16 +141,22 @@ class DealsEndpoint:
     async def read(self, known: Known) -> Batch:
         """Deals updated since the cursor."""
         read_from = self._web.window(known)
-        start = read_from.start
+        found = await read_pages("john: the list of deals", partial(self._page, read_from.start))
+        return self._believed(found, known, read_from)
+
+    async def first(self) -> Batch:
+        """The deals of the first page."""
+        found, _ = await self._page(None, "")
+        return self._believed(found, Known(), Window(None))
+
+    async def _page(self, start: datetime | None, cursor: str) -> tuple[list[Any], str]:
         window = [] if start is None else [("updated_since", start.isoformat().replace("+00:00", "Z"))]
+        query = [("limit", PAGE_ROWS), *window, *([("cursor", cursor)] if cursor else [])]
+        page = await self._web.get(self._url, query)
+        return listed(page, "data", source="john"), str(page.get("next_cursor") or "")
 
-        async def read(cursor: str) -> tuple[list[Any], str]:
-            query = [("limit", PAGE_ROWS), *window, *([("cursor", cursor)] if cursor else [])]
-            page = await self._web.get(self._url, query)
-            return listed(page, "data", source="john"), str(page.get("next_cursor") or "")
-
-        found = await read_pages("john: the list of deals", read)
-        return _batch(found, lambda row: deal(row, self.origin), known, read_from)
+    def _believed(self, found: list[Any], known: Known, read: Window) -> Batch:
+        return _batch(found, lambda row: deal(row, self.origin), known, read)
 
 
 class Stripe:
@@ -150,19 +170,25 @@ class Stripe:
     async def read(self, known: Known) -> Batch:
         """Transactions created since the cursor."""
         read_from = self._web.window(known)
-        start = read_from.start
+        moved = await read_pages("john: Stripe's list of transactions", partial(self._page, read_from.start))
+        return self._believed(moved, known, read_from)
+
+    async def first(self) -> Batch:
+        """The transactions of the first page."""
+        moved, _ = await self._page(None, "")
+        return self._believed(moved, Known(), Window(None))
+
+    async def _page(self, start: datetime | None, cursor: str) -> tuple[list[Any], str]:
         window = [] if start is None else [("created[gte]", str(int(start.timestamp())))]
+        query = [("limit", PAGE_ROWS), *window, *([("starting_after", cursor)] if cursor else [])]
+        page = await self._web.get(self._url, query)
+        some = listed(page, "data", source="john")
+        last = some[-1].get("id") if some and isinstance(some[-1], dict) and page.get("has_more") else ""
+        return some, str(last or "")
 
-        async def read(cursor: str) -> tuple[list[Any], str]:
-            query = [("limit", PAGE_ROWS), *window, *([("starting_after", cursor)] if cursor else [])]
-            page = await self._web.get(self._url, query)
-            some = listed(page, "data", source="john")
-            last = some[-1].get("id") if some and isinstance(some[-1], dict) and page.get("has_more") else ""
-            return some, str(last or "")
-
-        moved = await read_pages("john: Stripe's list of transactions", read)
+    def _believed(self, moved: list[Any], known: Known, read: Window) -> Batch:
         money = [row for row in moved if not _is_own_money(row)]
-        return _batch(money, lambda row: balance_transaction(row, self.origin), known, read_from)
+        return _batch(money, lambda row: balance_transaction(row, self.origin), known, read)
 
 
 class DealsFile:
@@ -179,6 +205,10 @@ class DealsFile:
         lines = await asyncio.to_thread(self._rows)
         batch = _batch(lines, lambda row: deal(row, self.origin), known, Window(None))
         return replace(batch, holds_all_deals=True, cursors={})
+
+    async def first(self) -> Batch:
+        """Every deal of the file."""
+        return await self.read(Known())
 
     def _rows(self) -> list[dict[str, Any]]:
         try:

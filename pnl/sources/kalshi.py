@@ -8,6 +8,7 @@ import base64
 import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http import HTTPStatus
@@ -22,9 +23,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from pnl.config import Settings
+from pnl.config import Settings, others_read
 from pnl.errors import BadRow, ConfigError, SourceError
-from pnl.records import ZERO, Account, Batch, Fill, Holding, Known, Mark, Result, Settlement, Side
+from pnl.records import ZERO, Account, Batch, Fill, Holding, Known, Mark, Result, Settlement, Side, money
 from pnl.sources import rows
 from pnl.sources.feed import Feed
 from pnl.sources.rows import Row
@@ -92,14 +93,16 @@ def load_private_key(path: Path) -> PrivateKey:
     """
     setting = f"PNL_KALSHI_PRIVATE_KEY_PATH: {path}"
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
+        found = path.stat()
         pem = path.read_bytes()
     except OSError as error:
         raise ConfigError(
             f"{setting} cannot be read ({error.strerror}); it should be the PEM file that Kalshi gave you"
         ) from None
-    if mode & 0o077:
-        raise ConfigError(f"{setting} can be read by others (mode {mode:04o}); run: chmod 600 '{path}'")
+    if others_read(found):
+        raise ConfigError(
+            f"{setting} can be read by others (mode {stat.S_IMODE(found.st_mode):04o}); run: chmod 600 '{path}'"
+        )
     try:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError):
@@ -153,6 +156,17 @@ class Kalshi:
         signer = Signer(key_id, load_private_key(path))
         poll_s = settings.kalshi_poll_s or settings.poll_s or POLL_S
         return cls(settings.kalshi_url, signer, transport, poll_s=poll_s, since=settings.since)
+
+    async def check(self) -> str:
+        """The balance, and whether the exchange trades.
+
+        Raises:
+            SourceError: One of the two could not be read.
+        """
+        balance_usd = await self._cash_usd()
+        status = await self._get("/exchange/status", {})
+        trades = isinstance(status, Mapping) and status.get("trading_active") is True
+        return f"the balance is {money(balance_usd)}; the exchange is {'open' if trades else 'closed now'}"
 
     async def poll(self, known: Known) -> Batch:
         """What is new since the cursors; on the first poll, the account's whole history.
@@ -236,6 +250,9 @@ class Kalshi:
         return Batch(account=account, refused=account.unread, reread=frozenset({"position"}))
 
     async def _read_balance(self) -> Batch:
+        return Batch(account=Account(balance_usd=await self._cash_usd()))
+
+    async def _cash_usd(self) -> Decimal:
         """The balance has a limit of its own, one read a second; in between, the last one stands."""
         if self._balance is None or self._clock() - self._balance[0] > BALANCE_EVERY_S:
             asked_at = self._clock()
@@ -244,7 +261,7 @@ class Kalshi:
                 self._balance = (asked_at, rows.amount(page, "balance_dollars"))
             except (BadRow, AttributeError) as error:
                 raise SourceError(f"kalshi: the balance cannot be read: {error}") from error
-        return Batch(account=Account(balance_usd=self._balance[1]))
+        return self._balance[1]
 
     async def _read_cutoff(self) -> datetime:
         """Fills before this instant are in the archive; it moves by a day at a time, so it is read once."""
@@ -336,7 +353,16 @@ def mark(row: Row, as_of: datetime) -> Mark:
     """The book of one market; an empty one (0 and 1) is passed on as it is, for the model to keep the last good."""
     bid, ask = _price(row, "yes_bid_dollars"), _price(row, "yes_ask_dollars")
     last = _price(row, "last_price_dollars") if row.get("last_price_dollars") else ZERO  # zero: never traded
-    return Mark(rows.text(row, "ticker"), bid, ask, as_of, rows.label(row.get("yes_sub_title")), last or None)
+    title = rows.label(row.get("yes_sub_title"))
+    return Mark(rows.text(row, "ticker"), bid, ask, as_of, title, last or None, _closes_at(row))
+
+
+def _closes_at(row: Row) -> datetime | None:
+    """When the market is expected to end, else when its trading does; one that makes no sense must not cost a price."""
+    for field in ("expected_expiration_time", "close_time"):
+        with suppress(BadRow):
+            return rows.instant(row, field)
+    return None
 
 
 def position(row: Row) -> tuple[str, Holding]:

@@ -65,12 +65,17 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
     if value is None:
         return None
     try:
-        wait_s = float(value) if value.isdigit() else (_http_date(value) - now).total_seconds()
+        wait_s = float(value) if value.isdigit() else (http_date(value) - now).total_seconds()
     except (ValueError, OverflowError):
         return None
     return min(wait_s, LONGEST_WAIT_S) if wait_s > 0 else None
 
 
-def _http_date(value: str) -> datetime:
+def http_date(value: str) -> datetime:
+    """The instant that a header tells, aware.
+
+    Raises:
+        ValueError: It tells none.
+    """
     instant = parsedate_to_datetime(value)
     return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)

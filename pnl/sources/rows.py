@@ -145,11 +145,13 @@ def label(value: object) -> str:
 
 
 def _storable(text: str) -> str:
-    """The text without halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """The text without what JSON can hold and a store cannot: halves of surrogate pairs (UTF-8), NUL (PostgreSQL)."""
+    return text.replace("\0", "?").encode("utf-8", "replace").decode("utf-8")
 
 
 def _shown(value: object) -> str:
     if isinstance(value, list | Mapping):
         return "a list" if isinstance(value, list) else "an object"
-    return "missing" if value is None else repr(value)[:40]
+    if value is None:
+        return "missing"
+    return (str(value) if isinstance(value, Decimal) else repr(value))[:40]

@@ -10,6 +10,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -26,12 +27,13 @@ from pnl import __version__
 from pnl.errors import SourceBusy, SourceError, SourceRefused, SourceUnavailable
 from pnl.records import Account, Batch
 from pnl.sources.breaker import FAILURES, REST_S, Breaker, time_of_day
-from pnl.sources.retry import Patience, retry_after_s
+from pnl.sources.retry import Patience, http_date, retry_after_s
 
 DEADLINE_S = 3.0
 CONNECTIONS_PER_HOST = 5
 LARGEST_BODY_BYTES = 8 * 1024 * 1024
 MOST_PAGES = 1000
+HALF_A_SECOND = 0.5  # by so much a time that is cut to its second is early, on the average
 HTTP_REFUSED = range(400, 500)
 HTTP_OVERLOADED = 529  # Anthropic's own
 HTTP_UNAVAILABLE = frozenset({500, 502, 503, 504, HTTP_OVERLOADED})
@@ -92,6 +94,8 @@ class Transport:
 
     Attributes:
         breakers: By source, of those that were asked; only to be looked at.
+        ahead_s: By source, of those that tell the time, by how many seconds their clock was ahead of this machine's at
+            the last answer; true to about a second, as they tell whole ones.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class Transport:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.breakers: dict[str, Breaker] = {}
+        self.ahead_s: dict[str, float] = {}
         self._make_breaker = partial(Breaker, failures=breaker_failures, rest_s=breaker_s, clock=clock, now=now)
         self._deadline_s = deadline_s
         self._on_answer = on_answer
@@ -191,6 +196,10 @@ class Transport:
             requested, first_byte = min(before.requested, requested), min(before.first_byte, first_byte)
         self._requested[source] = Requested(requested, first_byte, time.perf_counter())
 
+    def _compare_clocks(self, source: str, date: str) -> None:
+        with suppress(ValueError, OverflowError):
+            self.ahead_s[source] = (http_date(date) - self._now()).total_seconds() + HALF_A_SECOND
+
     def _breaker(self, source: str) -> Breaker:
         if source not in self.breakers:
             self.breakers[source] = self._make_breaker(source)
@@ -219,6 +228,7 @@ class Transport:
                 request.url, headers=headers, params=request.query, timeout=timeout, allow_redirects=False
             ) as response:
                 first_byte = time.perf_counter()
+                self._compare_clocks(request.source, response.headers.get("Date", ""))
                 body = await _bounded(where, response)
                 self._note(request.source, requested, first_byte)
                 return _Answer(response.status, response.headers.get("Retry-After"), body)

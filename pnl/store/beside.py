@@ -1,21 +1,24 @@
-"""What another process records in a data folder, read while it grows and without a change to any byte of it."""
+"""What another process records, read while it grows and without a change to any byte of it."""
 
 import os
 import sqlite3
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal, Self
+from typing import Protocol, Self
 
-from pnl.errors import StoreError
+from pydantic import SecretStr
+
+from pnl.errors import StoreError, StoreNotReady
 from pnl.records import Snapshot
 from pnl.rows import to_snapshot
 from pnl.schema import MIGRATIONS, SNAPSHOT_COLUMNS
+from pnl.store.connection import Connection
+from pnl.store.place import Kind, with_postgres
 from pnl.store.tables import Recorded, load
 
 FILE = "pnl.db"
-
-type Kind = Literal["real", "simulated"]
+OTHER_FOLDER = "PNL_DATA_DIR to another folder"
 
 NEWEST = f"SELECT {', '.join(SNAPSHOT_COLUMNS)} FROM pnl_snapshots ORDER BY timestamp DESC LIMIT 1"  # noqa: S608
 
@@ -42,21 +45,57 @@ def known_version(path: Path) -> int:
     return version
 
 
-def check_kind(connection: sqlite3.Connection, path: Path, kind: Kind) -> None:
-    """Simulated and real numbers never share a data folder.
+def check_kind(connection: Connection, kind: Kind, where: str, instead: str) -> None:
+    """Simulated and real numbers never share a data folder or a database.
 
     Raises:
-        StoreError: It holds the other kind.
+        StoreError: It holds the other kind; says what to set instead.
     """
     found = connection.execute("SELECT value FROM meta WHERE key = 'kind'").fetchone()[0]
     if found != kind:
-        raise StoreError(
-            f"{path.parent} holds {found} numbers, and the sources are {kind} now; set PNL_DATA_DIR to another folder"
-        )
+        raise StoreError(f"{where} holds {found} numbers, and the sources are {kind} now; set {instead}")
 
 
-class Beside:
-    """The record of a folder that another process writes; `with`. It may be used in any one thread at a time."""
+def read_newest(connection: Connection, sources: Iterable[str]) -> Snapshot | None:
+    """The last snapshot, with what it says of these sources; None before the first."""
+    row = connection.execute(NEWEST).fetchone()
+    return None if row is None else to_snapshot(row, sources)
+
+
+class Beside(Protocol):
+    """The record that another process writes; `with`. It may be used in any one thread at a time.
+
+    Everything raises `StoreError` when it cannot be read, or holds numbers of the other kind.
+    """
+
+    where: str
+    """Where that is, behind the name of the other process."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+    def has_grown(self) -> bool:
+        """Whether anything was written since the last call, at the price of one page or row."""
+        ...
+
+    def recorded(self) -> Recorded:
+        """All records, as of one instant."""
+        ...
+
+    def newest(self, sources: Iterable[str]) -> Snapshot | None:
+        """The last snapshot, with what it says of these sources; None before the first."""
+        ...
+
+    def holder(self) -> str | None:
+        """The process that records, None if there is none or it is not told."""
+        ...
+
+
+class FileBeside:
+    """The record of a folder."""
+
+    where = "on this machine, which holds the data folder"
 
     def __init__(self, path: Path, kind: Kind) -> None:
         self._path = path
@@ -64,46 +103,68 @@ class Beside:
         self._seen = 0
 
     def __enter__(self) -> Self:
-        if known_version(self._path) < len(MIGRATIONS):
-            raise StoreError(f"{self._path} is of an older version of pnl; start that process anew with this one")
-        self._connection = reader(self._path)
-        self._file = self._path.stat().st_ino
-        check_kind(self._connection, self._path, self._kind)
+        with self._said():
+            if not self._path.exists():
+                raise StoreNotReady(f"{self._path} is not there yet")
+            if known_version(self._path) < len(MIGRATIONS):
+                raise StoreNotReady(
+                    f"{self._path} is of an older version of pnl; start that process anew with this one"
+                )
+            self._connection = reader(self._path)
+            self._file = self._path.stat().st_ino
+            check_kind(self._connection, self._kind, str(self._path.parent), OTHER_FOLDER)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._connection.close()
 
     def has_grown(self) -> bool:
-        """Whether anything was written since the last call, at the price of one page."""
-        if self._path.stat().st_ino != self._file:  # a damaged file was set aside, and another stands in its place
-            self._connection.close()
-            self.__enter__()
-        version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        """See `Beside`."""
+        with self._said():
+            if self._path.stat().st_ino != self._file:  # a damaged file was set aside, another stands in its place
+                self._connection.close()
+                self.__enter__()
+            version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
         is_new, self._seen = version != self._seen, version
         return is_new
 
     def recorded(self) -> Recorded:
-        """All records, as of one instant."""
-        with self._connection:
+        """See `Beside`."""
+        with self._said(), self._connection:
             self._connection.execute("BEGIN")
             return load(self._connection)
 
     def newest(self, sources: Iterable[str]) -> Snapshot | None:
-        """The last snapshot, with what it says of these sources; None before the first."""
-        row = self._connection.execute(NEWEST).fetchone()
-        return None if row is None else to_snapshot(row, sources)
+        """See `Beside`."""
+        with self._said():
+            return read_newest(self._connection, sources)
+
+    def holder(self) -> str | None:
+        """See `Beside`: a folder is asked by trying to hold it."""
+        return None
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"{self._path} cannot be read: {error}") from error
 
 
-def read_beside(folder: Path, kind: Kind) -> Recorded:
-    """What another process has recorded in a folder so far.
+def beside_of(folder: Path, url: SecretStr | None, kind: Kind) -> Beside:
+    """What another process records in a folder, or in the database at `url` where there is one."""
+    if url is None:
+        return FileBeside(folder / FILE, kind)
+    with with_postgres():
+        from pnl.store.database_beside import DatabaseBeside  # noqa: PLC0415 - a part that may be left out
+    return DatabaseBeside(url, kind)
+
+
+def read_beside(folder: Path, url: SecretStr | None, kind: Kind) -> Recorded:
+    """What another process has recorded so far, see `beside_of`.
 
     Raises:
         StoreError: It cannot be read, or holds numbers of the other kind.
     """
-    path = folder / FILE
-    try:
-        with Beside(path, kind) as beside:
-            return beside.recorded()
-    except sqlite3.Error as error:
-        raise StoreError(f"{path} cannot be read: {error}") from error
+    with beside_of(folder, url, kind) as beside:
+        return beside.recorded()

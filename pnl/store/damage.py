@@ -17,20 +17,22 @@ from typing import Any, Self
 from pnl.errors import Damaged
 from pnl.records import MONEY_FIELDS
 from pnl.schema import RECORD_TABLES, SNAPSHOT_COLUMNS, seal
+from pnl.store.connection import Connection
 from pnl.store.minutes import MINUTE_MS, archived_until, write_snapshots
 from pnl.store.tables import Chain, insert_of, read_chain, write_chain
 
 RECENT_MINUTES = 2 * 24 * 60
 LARGEST_EXAMINED_BYTES = 32 * 1024 * 1024
+BESIDE_RECORDS = {"source_state": 3, "kalshi_marks": 6, "superseded": 3, "quarantine": 6}  # and how many columns
 NOT_WHOLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 DIFFERING_MINUTE = """
     SELECT minute FROM (
-        SELECT minute, snapshots, net_pnl_sum FROM pnl_1m WHERE minute >= :since
+        SELECT minute, snapshots, net_pnl_sum FROM pnl_1m WHERE minute >= ?
         EXCEPT
         SELECT timestamp / 60000, count(*), sum(net_pnl_micros) FROM pnl_snapshots
-        WHERE timestamp >= :since * 60000 GROUP BY 1
-    ) LIMIT 1
+        WHERE timestamp >= ? * 60000 GROUP BY 1
+    ) AS differing LIMIT 1
 """
 
 
@@ -106,7 +108,7 @@ def examine(connection: sqlite3.Connection) -> None:
         raise Damaged(" ".join(found.split()))
 
 
-def check(connection: sqlite3.Connection) -> None:
+def check(connection: Connection) -> None:
     """Hold the file against its own chain: all minutes, and the snapshots of the last days.
 
     Raises:
@@ -121,7 +123,7 @@ def check(connection: sqlite3.Connection) -> None:
         raise Damaged("the minutes differ from what was written")
     newest = connection.execute("SELECT max(minute) FROM pnl_1m").fetchone()[0] or 0
     since = max(newest - RECENT_MINUTES, archived_until(connection) // MINUTE_MS)
-    if (differing := connection.execute(DIFFERING_MINUTE, {"since": since}).fetchone()) is not None:
+    if (differing := connection.execute(DIFFERING_MINUTE, (since, since)).fetchone()) is not None:
         raise Damaged(f"snapshots of the minute {_clock(differing[0] * 60_000)} differ from what was written")
 
 
@@ -221,11 +223,14 @@ def _records(damaged: sqlite3.Connection) -> Records:
     sealed = sum(seal(*row[:-1]) for _, rows in tables for row in rows)
     if sealed != read_chain(damaged).records:
         return Records(0, [])
-    others = [
-        (name, _rows(damaged, "*", name)) for name in ("source_state", "kalshi_marks", "superseded", "quarantine")
-    ]
-    inserts = [(f"INSERT INTO {name} VALUES ({', '.join('?' * len(rows[0]))})", rows) for name, rows in others if rows]  # noqa: S608
-    return Records(sealed, [*((insert_of(table), rows) for table, rows in tables), *inserts])
+    others = [_copied(damaged, name, columns) for name, columns in BESIDE_RECORDS.items()]
+    return Records(sealed, [*((insert_of(table), rows) for table, rows in tables), *others])
+
+
+def _copied(damaged: sqlite3.Connection, table: str, columns: int) -> tuple[str, list[Row]]:
+    """The rows of a table, and the statement that writes them; an older version may have had fewer columns."""
+    insert = f"INSERT INTO {table} VALUES ({', '.join('?' * columns)})"  # noqa: S608
+    return insert, [(*row, *[None] * columns)[:columns] for row in _rows(damaged, "*", table)]
 
 
 def _rows(damaged: sqlite3.Connection, columns: str, table: str) -> list[Row]:

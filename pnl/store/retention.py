@@ -5,18 +5,19 @@ when on readers take it from the file; only then its rows are deleted, a few at 
 a file that nobody reads yet, or rows that nobody reads any more.
 """
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 
 from pnl.errors import StoreError
-from pnl.store.minutes import MINUTE_MS, archived_until, comes_to
+from pnl.store.connection import Connection
+from pnl.store.minutes import MINUTE_MS, archived_until, comes_to, upsert
 
 DAY_MS = 24 * 60 * MINUTE_MS
 AT_ONCE = 5_000
+ARCHIVED_COLUMNS = ("month", "until_ms", "rows", "net_micros", "file")
 
-type Upkeep = Callable[[sqlite3.Connection], int]
+type Upkeep = Callable[[Connection], int]
 """Something to do inside a commit; returns how many rows it touched."""
 
 
@@ -60,7 +61,7 @@ def due(first_ms: int | None, now_ms: int, keep_days: int) -> Iterator[Month]:
         first_ms = month.until_ms
 
 
-def oldest_raw(connection: sqlite3.Connection) -> int | None:
+def oldest_raw(connection: Connection) -> int | None:
     """The oldest snapshot that is not in the archive."""
     query = "SELECT min(timestamp) FROM pnl_snapshots WHERE timestamp >= ?"
     oldest: int | None = connection.execute(query, (archived_until(connection),)).fetchone()[0]
@@ -70,23 +71,23 @@ def oldest_raw(connection: sqlite3.Connection) -> int | None:
 def note_archived(archived: Archived) -> Upkeep:
     """From this commit on readers take the month from its file."""
 
-    def note(connection: sqlite3.Connection) -> int:
+    def note(connection: Connection) -> int:
         month = month_of(archived.until_ms - 1)
         if comes_to(connection, month.start_ms, month.until_ms) != (archived.rows, archived.net_micros):
             raise StoreError(f"{archived.file} does not hold what is recorded of {archived.month}; nothing is deleted")
-        connection.execute("INSERT OR REPLACE INTO archived VALUES (?, ?, ?, ?, ?)", astuple(archived))
+        connection.execute(upsert("archived", ARCHIVED_COLUMNS), astuple(archived))
         return archived.rows
 
     return note
 
 
-def has_dropped_all(connection: sqlite3.Connection) -> bool:
+def has_dropped_all(connection: Connection) -> bool:
     """Whether no row is left that is in the archive."""
     query = "SELECT 1 FROM pnl_snapshots WHERE timestamp < ? LIMIT 1"
     return connection.execute(query, (archived_until(connection),)).fetchone() is None
 
 
-def drop_some(connection: sqlite3.Connection) -> int:
+def drop_some(connection: Connection) -> int:
     """Delete a few rows that are in the archive; returns how many there were."""
     some = "SELECT timestamp FROM pnl_snapshots WHERE timestamp < ? ORDER BY timestamp LIMIT ?"
     deleted = connection.execute(

@@ -1,13 +1,12 @@
 """What is written in one transaction, and what is read back at the start."""
 
 import json
-import sqlite3
 import time
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from datetime import datetime
 from functools import partial
-from itertools import groupby
+from itertools import batched, chain, groupby
 from typing import Any
 
 from pnl.errors import Damaged
@@ -28,11 +27,15 @@ from pnl.rows import (
     to_settlement,
     to_us,
 )
-from pnl.schema import COSTS, DEALS, FILLS, RECORD_TABLES, SETTLEMENTS, RecordTable, seal
-from pnl.store.minutes import MINUTE_MS, upsert, write_snapshots
+from pnl.schema import COSTS, DEALS, FILLS, MARK_COLUMNS, RECORD_TABLES, SETTLEMENTS, RecordTable, seal
+from pnl.store.connection import Connection
+from pnl.store.minutes import MINUTE_MS, insert, upsert, write_snapshots
 from pnl.store.retention import Upkeep
 
 SHOWN_FOR_MS = 7 * 24 * 60 * MINUTE_MS
+KEYS_AT_ONCE = 500
+
+type Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """All that the store knows when it is opened; `damage` is what was found lost not long ago, in words."""
+    """All that the store knows when it is opened.
+
+    `damage` is what was found lost not long ago, in words; `identity` is of this one file and of none that is made
+    anew, empty in one that an older version has opened last.
+    """
 
     fills: tuple[Fill, ...]
     settlements: tuple[Settlement, ...]
@@ -63,6 +70,7 @@ class Recorded:
     sources: Mapping[str, tuple[Known, datetime | None]]
     refused: Mapping[str, tuple[Refused, ...]] = field(default_factory=dict)
     damage: tuple[str, ...] = ()
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +84,12 @@ class Chain:
     records: int
 
 
-def read_chain(connection: sqlite3.Connection) -> Chain:
+def read_chain(connection: Connection) -> Chain:
     """The chain as the last commit left it."""
     return Chain(*connection.execute("SELECT commits, snapshots, net_micros, newest, records FROM chain").fetchone())
 
 
-def write(connection: sqlite3.Connection, changes: Sequence[Change], *, broken: Container[str] = ()) -> Chain:
+def write(connection: Connection, changes: Sequence[Change], *, broken: Container[str] = ()) -> Chain:
     """Write changes inside the open transaction, in order.
 
     Args:
@@ -109,51 +117,62 @@ def write(connection: sqlite3.Connection, changes: Sequence[Change], *, broken: 
     return chain
 
 
-def write_chain(connection: sqlite3.Connection, chain: Chain) -> None:
+def write_chain(connection: Connection, chain: Chain) -> None:
     """Make it the chain of all that the open transaction leaves."""
     connection.execute(
         "UPDATE chain SET commits = ?, snapshots = ?, net_micros = ?, newest = ?, records = ?", astuple(chain)
     )
 
 
-def _write_records(connection: sqlite3.Connection, change: Change, now_ms: int) -> int:
+def _write_records(connection: Connection, change: Change, now_ms: int) -> int:
     """Write the records of a change; returns by how much their check sum grew."""
     batch = change.batch
     put = partial(_put, connection, now_ms=now_ms)
-    grown = sum(put(FILLS, row[:1], [row]) for row in map(fill_row, batch.fills))
-    grown += sum(put(SETTLEMENTS, row[:1], [row]) for row in map(settlement_row, batch.settlements))
+    grown = put(FILLS, {row[:1]: [row] for row in map(fill_row, batch.fills)})
+    grown += put(SETTLEMENTS, {row[:1]: [row] for row in map(settlement_row, batch.settlements)})
     _settle(connection, {fill.ticker for fill in batch.fills} | {row.ticker for row in batch.settlements})
-    connection.executemany(upsert("kalshi_marks", 5), [mark_row(mark) for mark in batch.marks])
-    grown += sum(put(COSTS, (day.source, f"{day.day}"), list(cost_rows(day))) for day in batch.cost_days)
+    connection.executemany(upsert("kalshi_marks", MARK_COLUMNS), [mark_row(mark) for mark in batch.marks])
+    grown += put(COSTS, {(day.source, f"{day.day}"): list(cost_rows(day)) for day in batch.cost_days})
     deals = [deal_row(deal) for deal in batch.deals]
-    if batch.holds_all_deals:
-        return grown + put(DEALS, (change.origin,), deals)
-    return grown + sum(put(DEALS, row[:2], [row]) for row in deals)
+    return grown + put(DEALS, {(change.origin,): deals} if batch.holds_all_deals else {row[:2]: [row] for row in deals})
 
 
-def _put(
-    connection: sqlite3.Connection,
-    table: RecordTable,
-    key: Sequence[object],
-    rows: Sequence[tuple[Any, ...]],
-    *,
-    now_ms: int,
-) -> int:
-    """Put rows in the place of all that have this key; what they replace is kept, for what was known at a past time."""
-    is_key = " AND ".join(f"{column} = ?" for column in table.columns[: len(key)])
-    columns = ", ".join(table.columns)
-    old = connection.execute(f"SELECT {columns}, received_ms FROM {table.name} WHERE {is_key}", key).fetchall()  # noqa: S608
-    wanted, came_ms = set(rows), {row[:-1]: row[-1] for row in old}
-    gone = [row for row in old if row[:-1] not in wanted]
-    if old and not gone and len(old) == len(rows):
-        return 0
-    if old:
-        connection.execute(f"DELETE FROM {table.name} WHERE {is_key}", key)  # noqa: S608
+def _put(connection: Connection, table: RecordTable, wanted: Mapping[Row, Sequence[Row]], *, now_ms: int) -> int:
+    """Put rows in the place of all that have their keys; what they replace is kept, for what was known at a past time.
+
+    Returns:
+        By how much the check sum of all records grew.
+    """
+    found = _found(connection, table, list(wanted))
+    new = {key: rows for key, rows in wanted.items() if {row[:-1] for row in found.get(key, ())} != set(rows)}
+    old = {key: found[key] for key in new if key in found}
+    for some, condition in _by_keys(table, list(old)):
+        connection.execute(f"DELETE FROM {table.name} WHERE {condition}", some)  # noqa: S608
+    gone = [row for key, rows in old.items() for row in rows if row[:-1] not in set(new[key])]
+    came_ms = {row[:-1]: row[-1] for rows in old.values() for row in rows}
     connection.executemany(
-        "INSERT INTO superseded VALUES (?, ?, ?)", [(table.name, json.dumps(row), now_ms) for row in gone]
+        insert("superseded", ("name", "record", "replaced_ms")), [(table.name, json.dumps(row), now_ms) for row in gone]
     )
-    connection.executemany(insert_of(table), [(*row, came_ms.get(row, now_ms)) for row in rows])
-    return sum(seal(*row) for row in rows) - sum(seal(*row[:-1]) for row in old)
+    added = [row for rows in new.values() for row in rows]
+    connection.executemany(insert_of(table), [(*row, came_ms.get(row, now_ms)) for row in added])
+    return sum(seal(*row) for row in added) - sum(seal(*row) for row in came_ms)
+
+
+def _found(connection: Connection, table: RecordTable, keys: Sequence[Row]) -> dict[Row, list[Row]]:
+    """What is recorded under these keys, which are of the same length: rows with the instant at which they came."""
+    found: dict[Row, list[Row]] = {}
+    for some, condition in _by_keys(table, keys):
+        query = f"SELECT {', '.join(table.columns)}, received_ms FROM {table.name} WHERE {condition}"  # noqa: S608
+        for row in connection.execute(query, some):
+            found.setdefault(row[: len(keys[0])], []).append(row)
+    return found
+
+
+def _by_keys(table: RecordTable, keys: Sequence[Row]) -> Iterator[tuple[Row, str]]:
+    """The values and the condition of statements that find all rows with these keys, some keys at a time."""
+    for some in batched(keys, KEYS_AT_ONCE):
+        columns, values = table.columns[: len(some[0])], ", ".join([f"({', '.join('?' * len(some[0]))})"] * len(some))
+        yield tuple(chain.from_iterable(some)), f"({', '.join(columns)}) IN (VALUES {values})"
 
 
 def insert_of(table: RecordTable) -> str:
@@ -164,7 +183,7 @@ def insert_of(table: RecordTable) -> str:
     return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join(values)})"  # noqa: S608
 
 
-def _settle(connection: sqlite3.Connection, tickers: Iterable[str]) -> None:
+def _settle(connection: Connection, tickers: Iterable[str]) -> None:
     connection.executemany(
         "UPDATE kalshi_trades SET status = 'settled' WHERE ticker = ? AND status = 'open' "
         "AND EXISTS (SELECT 1 FROM kalshi_settlements WHERE ticker = ?)",
@@ -172,13 +191,13 @@ def _settle(connection: sqlite3.Connection, tickers: Iterable[str]) -> None:
     )
 
 
-def _write_source(connection: sqlite3.Connection, change: Change, now_ms: int) -> None:
+def _write_source(connection: Connection, change: Change, now_ms: int) -> None:
     """Where a source goes on, and which of its rows are set aside."""
     batch = change.batch
     as_of = None if change.as_of is None else to_us(change.as_of)
     connection.execute(
         "INSERT INTO source_state VALUES (?, ?, ?) ON CONFLICT (origin) "
-        "DO UPDATE SET cursors = excluded.cursors, as_of = coalesce(excluded.as_of, as_of)",
+        "DO UPDATE SET cursors = excluded.cursors, as_of = coalesce(excluded.as_of, source_state.as_of)",
         (change.origin, json.dumps(dict(batch.cursors)), as_of),
     )
     still = {(row.what, row.key) for row in batch.refused}
@@ -195,7 +214,7 @@ def _write_source(connection: sqlite3.Connection, change: Change, now_ms: int) -
     )
 
 
-def load(connection: sqlite3.Connection) -> Recorded:
+def load(connection: Connection) -> Recorded:
     """Read all records back.
 
     Raises:
@@ -217,16 +236,17 @@ def load(connection: sqlite3.Connection) -> Recorded:
         },
         refused=_set_aside(connection),
         damage=tuple(what for (what,) in rows("SELECT what FROM damage WHERE found_ms > ?", (_ago_ms(SHOWN_FOR_MS),))),
+        identity="".join(value for (value,) in rows("SELECT value FROM meta WHERE key = 'identity'")),
     )
 
 
-def _all(connection: sqlite3.Connection, table: RecordTable) -> list[tuple[Any, ...]]:
+def _all(connection: Connection, table: RecordTable) -> list[tuple[Any, ...]]:
     columns = ", ".join(table.columns)
     order = " ORDER BY 1, 2, 3" if table is COSTS else ""
     return connection.execute(f"SELECT {columns} FROM {table.name}{order}").fetchall()  # noqa: S608
 
 
-def _set_aside(connection: sqlite3.Connection) -> dict[str, tuple[Refused, ...]]:
+def _set_aside(connection: Connection) -> dict[str, tuple[Refused, ...]]:
     rows = connection.execute("SELECT origin, what, key, reason, raw FROM quarantine ORDER BY origin, first_ms")
     return {origin: tuple(Refused(*row[1:]) for row in some) for origin, some in groupby(rows, key=lambda row: row[0])}
 

@@ -1,7 +1,7 @@
 """One present for all pages: what changed is put together at most every so often, encoded once, and sent to each.
 
 A session's document holds three column sources: `fields` (every text of the page that lives, by name), `line` (net P&L
-over the last snapshots) and `days` (net P&L by day). They have the same ids in every session, and no session keeps
+over the last snapshots) and `days` (what each day made). They have the same ids in every session, and no session keeps
 their columns: whoever asks for a document gets the present, and whoever follows gets what changed since.
 """
 
@@ -15,13 +15,14 @@ from datetime import tzinfo
 from bokeh.document import Document
 from param.parameterized import Event
 
+from pnl.config import Role
 from pnl.metrics import Metrics
 from pnl.model import PnLModel
 from pnl.records import Snapshot, Trace
 from pnl.stream.delivery import Deliveries
 from pnl.stream.live import Live, Page
 from pnl.stream.present import Line, Present, day_columns, patch
-from pnl.stream.texts import fields_of
+from pnl.stream.texts import fields_of, for_viewers
 from pnl.stream.wire import Encoder, Letter, connections_of, is_free, is_in_use, session_of
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,8 @@ FLUSH_MS = 100
 FLUSH_CHANGES = 100
 AGAIN_S = 0.01
 
-type Letters = dict[Present | None, Letter | None]
-"""What pages lack that show a present; None: nothing, or everything for those of which nobody knows what they show."""
+type Letters = dict[tuple[Role, Present | None], Letter | None]
+"""What pages of a role lack that show a present; None: nothing, or everything where nobody knows what they show."""
 
 
 class Hub:
@@ -63,6 +64,8 @@ class Hub:
         first = fields_of(None, self.sources) | tables()
         self.names = tuple(first)
         self.present = Present(tuple(first.values()), Line.empty(), day_columns({}))
+        self._of_viewers: Present | None = None
+        self._made_for: Present | None = None
         self._model = model
         self._zone = zone
         self._flush_s, self._flush_changes = flush_ms / 1000, flush_changes
@@ -79,10 +82,19 @@ class Hub:
         self.deliveries = Deliveries(self._metrics)
         model.param.watch(self._on_snapshot, "snapshot")
 
-    @property
-    def fields(self) -> dict[str, str]:
-        """Every text by name."""
-        return dict(zip(self.names, self.present.texts, strict=True))
+    def fields(self, role: Role = Role.OWNER) -> dict[str, str]:
+        """Every text by name, as a role reads it."""
+        return dict(zip(self.names, self.seen_by(role).texts, strict=True))
+
+    def seen_by(self, role: Role) -> Present:
+        """The present, as a role sees it; viewers' own is made once somebody asks for it."""
+        if role is Role.OWNER:
+            return self.present
+        if self._of_viewers is None or self._made_for is not self.present:
+            texts = for_viewers(self.fields(), self.sources)
+            self._of_viewers = replace(self.present, texts=tuple(texts[name] for name in self.names))
+            self._made_for = self.present
+        return self._of_viewers
 
     @property
     def session_count(self) -> int:
@@ -102,26 +114,31 @@ class Hub:
         line = Line.empty(old.era + 1).with_points(recorded, self._zone).followed_by(old)
         self._show(replace(self.present, line=line))
 
-    def live(self) -> Live:
+    def live(self, role: Role = Role.OWNER) -> Live:
         """The sources for a new session's document."""
-        return Live(self.names, lambda: self.present)
+        return Live(self.names, lambda: self.seen_by(role))
 
-    def join(self, document: Document, live: Live, on_records: Callable[[], None]) -> None:
+    def join(self, document: Document, live: Live, on_records: Callable[[], None], *, role: Role = Role.OWNER) -> None:
         """Let a session follow, from when its page has the document.
 
         Args:
             document: It holds the sources.
             live: The sources.
             on_records: Called when a record came that is more than a new price: what is not streamed is read anew.
+            role: Whose page it is; the sources are of the same.
         """
-        self._pages[document] = Page(document, live, on_records)
+        self._pages[document] = Page(document, live, on_records, role)
 
     def leave(self, document: Document) -> None:
         """Forget a session."""
         self._pages.pop(document, None)
 
     def _on_snapshot(self, event: Event) -> None:
-        self.publish(event.new)
+        if event.old is not None and event.old.sequence == event.new.sequence:  # the same one, on disk by now
+            self._newest = event.new
+            self.publish_tables()
+        else:
+            self.publish(event.new)
         if event.old is None or event.old.records != event.new.records:
             self.publish_records()
 
@@ -133,8 +150,12 @@ class Hub:
         self._changes += 1
         self._flush_soon()
 
+    def publish_tables(self) -> None:
+        """Bring every session to the texts of now, though no other snapshot came."""
+        self._show(replace(self.present, texts=self._texts()))
+
     def publish_records(self) -> None:
-        """Bring every session to the days' new totals, and let it read anew what it shows of the records."""
+        """Bring every session to what the days made, and let it read anew what it shows of the records."""
         days = day_columns(self._model.day_totals(self._zone))
         if days != self.present.days:
             self._show(replace(self.present, days=days))
@@ -162,13 +183,13 @@ class Hub:
 
     def _texts(self) -> tuple[str, ...]:
         newest = {} if self._newest is None else fields_of(self._newest)
-        texts = self.fields | newest | self._tables()
+        texts = self.fields() | newest | self._tables()
         return tuple(texts[name] for name in self.names)
 
     def _show(self, present: Present, trace: Trace | None = None) -> None:
         shown, self.present = self.present, present
         letters: Letters = {}
-        self._letter(shown, letters)
+        self._letter(Role.OWNER, shown, letters)
         if trace is not None:
             trace.encoded = time.perf_counter()
         self._send(self._pages.values(), letters)
@@ -200,15 +221,16 @@ class Hub:
         if is_in_use(session) or not all(map(is_free, listeners)):
             return False
         page.look(listeners)
-        if page.pulls and page.shown is not self.present:
-            if (letter := self._letter(page.shown, letters)) is not None:
+        present = self.seen_by(page.role)
+        if page.pulls and page.shown is not present:
+            if (letter := self._letter(page.role, page.shown, letters)) is not None:
                 for listener in listeners:
                     letter.send(listener)
-            page.shown = self.present
+            page.shown = present
         return True
 
-    def _letter(self, shown: Present | None, letters: Letters) -> Letter | None:
-        if shown not in letters:
-            lacks = patch(shown, self.present)
-            letters[shown] = self._encoder.encode(lacks) if lacks else None
-        return letters[shown]
+    def _letter(self, role: Role, shown: Present | None, letters: Letters) -> Letter | None:
+        if (role, shown) not in letters:
+            lacks = patch(shown, self.seen_by(role))
+            letters[role, shown] = self._encoder.encode(lacks) if lacks else None
+        return letters[role, shown]

@@ -6,14 +6,15 @@ from typing import Any
 
 from bokeh.core.serialization import ObjectRefRep, Serializer
 from bokeh.document import Document
-from bokeh.models import ColumnDataSource
+from bokeh.model import Model
 from bokeh.server.connection import ServerConnection
 
+from pnl.config import Role
 from pnl.stream.present import Columns, Present
 from pnl.stream.wire import DAYS, FIELDS, LINE, with_id
 
 
-class Followed(ColumnDataSource):
+class Followed(Model):
     """A source of a page whose columns are the hub's, read when somebody asks for its document."""
 
     def show(self, columns: Callable[[], Columns]) -> None:
@@ -71,6 +72,7 @@ class Page:
     document: Document
     live: Live
     on_records: Callable[[], None]
+    role: Role = Role.OWNER
     shown: Present | None = None
     pulls: int = 0
     listeners: frozenset[ServerConnection] = field(default_factory=frozenset)

@@ -4,14 +4,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
-from itertools import accumulate
 from typing import Self
+
+from pnl.journal import ADDED, COMPONENTS
+from pnl.records import ZERO
 
 LINE_POINTS = 2000
 GAP_MS = 90_000
 
 GAP = float("nan")
 
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "trading": ("kalshi_realized",),
+    "revenue": ("total_revenue",),
+    "fees": ("kalshi_fees",),
+    "billed": ("billed_costs",),
+    "estimated": ("estimated_costs",),
+    "net": COMPONENTS,
+}
+"""The columns of a day, and of which components each is the sum."""
+
+type Amounts = Mapping[str, list[tuple[int, float]]]
+"""By column, some of its values and their places."""
 type Columns = Mapping[str, list[float]]
 """Equally long, by name. They are never changed: a later present has others."""
 
@@ -93,15 +107,19 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """What is to be sent: texts by their place, and columns that are added or, as `line` and `days`, put anew."""
+    """What is to be sent: texts by their place, and columns that are added or, as `line` and `days`, put anew.
+
+    `amounts` are those of the days that changed, by column and place.
+    """
 
     texts: Sequence[tuple[int, str]] = ()
     points: Columns | None = None
     line: Columns | None = None
     days: Columns | None = None
+    amounts: Amounts | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.texts or self.points or self.line or self.days)
+        return bool(self.texts or self.points or self.line or self.days or self.amounts)
 
 
 def patch(before: Present | None, after: Present) -> Patch:
@@ -114,20 +132,37 @@ def patch(before: Present | None, after: Present) -> Patch:
     if before is None:
         return Patch(tuple(enumerate(after.texts)), line=after.line.columns, days=after.days)
     texts = tuple((place, text) for place, text in enumerate(after.texts) if text != before.texts[place])
-    days = None if after.days is before.days else after.days
+    days, amounts = _lacks_of_days(before.days, after.days)
     if before.line.era != after.line.era:
-        return Patch(texts, line=after.line.columns, days=days)
+        return Patch(texts, line=after.line.columns, days=days, amounts=amounts)
     new = after.line.count - before.line.count
-    return Patch(texts, points=after.line.last(new).columns if new else None, days=days)
+    points = after.line.last(new).columns if new else None
+    return Patch(texts, points=points, days=days, amounts=amounts)
 
 
-def day_columns(totals: Mapping[date, Decimal]) -> Columns:
-    """Totals by day as columns of a plot: the day's start in ms, its net and the running total in US dollars."""
-    return {
-        "day": [datetime.combine(day, time(), UTC).timestamp() * 1000 for day in totals],
-        "net": [float(usd) for usd in totals.values()],
-        "total": [float(usd) for usd in accumulate(totals.values())],
-    }
+def _lacks_of_days(before: Columns, after: Columns) -> tuple[Columns | None, Amounts | None]:
+    """All days anew if there are other ones, else the amounts that changed."""
+    if after is before:
+        return None, None
+    if after["day"] != before["day"]:
+        return after, None
+    changed = {name: _changed(before[name], after[name]) for name in after}
+    return None, {name: amounts for name, amounts in changed.items() if amounts}
+
+
+def _changed(before: Sequence[float], after: Sequence[float]) -> list[tuple[int, float]]:
+    return [(place, usd) for place, (was, usd) in enumerate(zip(before, after, strict=True)) if usd != was]
+
+
+def day_columns(totals: Mapping[date, Mapping[str, Decimal]]) -> Columns:
+    """What each day made as columns of a plot: `day`, its start in ms, and US dollars by how much they add to `net`."""
+    days = {day: {name: float(_added(parts, of)) for name, of in PARTS.items()} for day, parts in totals.items()}
+    starts = [datetime.combine(day, time(), UTC).timestamp() * 1000 for day in days]
+    return {"day": starts} | {name: [day[name] for day in days.values()] for name in PARTS}
+
+
+def _added(parts: Mapping[str, Decimal], components: Iterable[str]) -> Decimal:
+    return sum((parts[name] if name in ADDED else -parts[name] for name in components), ZERO)
 
 
 def local_ms(at_ms: float, zone: tzinfo) -> float:

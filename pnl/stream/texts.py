@@ -11,6 +11,7 @@ UNKNOWN_AT_FIRST = (
     *("net", "trading", "realized", "unrealized", "fees", "costs", "billed", "estimated", "revenue"),
     *("trades", "open_trades", "settled"),
 )
+LATE = {State.STALE.value: "out of date", State.DOWN.value: "down"}
 
 
 def fields_of(snapshot: Snapshot | None, sources: Iterable[str] = ()) -> dict[str, str]:
@@ -83,6 +84,14 @@ def _chip(reading: Reading[Any]) -> dict[str, str]:
 def _warnings(snapshot: Snapshot) -> list[str]:
     unrecorded = [] if snapshot.is_recorded else ["Not recorded: the numbers are live, but not on disk yet."]
     return unrecorded + snapshot.errors
+
+
+def for_viewers(texts: Mapping[str, str], sources: Iterable[str]) -> dict[str, str]:
+    """The same texts for who is not to read what sources and files say of themselves: it names both."""
+    states = {name: texts[f"{name}.state"] for name in sources}
+    late = [f"{name} is {LATE[state]}." for name, state in states.items() if state in LATE]
+    silent = dict.fromkeys((f"{name}.error" for name in states), "")
+    return {**texts, **silent, "notes": "", "warning": "\n".join(late)}
 
 
 def _tone(usd: Decimal) -> str:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from bokeh.core.properties import Any as Anything
+from bokeh.core.properties import ColumnData, Seq, String
+from bokeh.core.serialization import ObjectRefRep, Serializer
 from bokeh.core.types import ID
 from bokeh.document import Document
 from bokeh.document.events import (
@@ -43,6 +46,16 @@ def with_id[M: Model](model: type[M], name: str, *, id: str | None = None, **pro
     return made
 
 
+class Columns(Model):
+    """A column source as a page has it, without Bokeh's selections, which take most of the time to make one."""
+
+    data = ColumnData(String, Seq(Anything))
+
+    def to_serializable(self, serializer: Serializer) -> ObjectRefRep:
+        """A plain column source."""
+        return super().to_serializable(serializer) | {"name": "ColumnDataSource"}
+
+
 class Encoder:
     """Makes patches into messages of Bokeh's protocol."""
 
@@ -64,6 +77,8 @@ class Encoder:
             yield ColumnsPatchedEvent(document, self._fields, "data", {"text": list(patch.texts)})
         if patch.points is not None:
             yield ColumnsStreamedEvent(document, self._line, "data", dict(patch.points), LINE_POINTS)
+        if patch.amounts is not None:
+            yield ColumnsPatchedEvent(document, self._days, "data", dict(patch.amounts))
         for source, columns in ((self._line, patch.line), (self._days, patch.days)):
             if columns is not None:
                 yield ColumnDataChangedEvent(document, source, "data", dict(columns))

@@ -6,18 +6,20 @@ from bokeh.core.serialization import ObjectRefRep, Serializer
 from bokeh.document import Document
 from bokeh.model import Model
 from bokeh.models import ColumnDataSource
+from bokeh.models.renderers import GlyphRenderer
 from bokeh.plotting import figure
 
+from pnl.stream.present import day_columns
 from pnl.stream.wire import DAYS, FIELDS, LINE, with_id
+from pnl.views import beside
 from pnl.views.days import DaysView
-from pnl.views.equity import NAMES
 from pnl.views.line import LineView
 
 COLUMNS = {
     FIELDS: ("name", "text"),
     LINE: ("t", "net", "t0"),
-    DAYS: ("day", "net", "total"),
-    "steps": NAMES,
+    DAYS: tuple(day_columns({})),
+    **beside.COLUMNS,
 }
 
 
@@ -44,6 +46,8 @@ class Drawing:
             document.add_root(model)
         for model in document.models:
             model.syncable = False  # what a browser does to a plot stays there
+            if isinstance(model, GlyphRenderer):  # nothing is ever selected or muted
+                model.update(nonselection_glyph=None, muted_glyph=None)
         roots: list[Any] = document.to_json(deferred=False)["roots"]
         self._plots = roots[len(sources) :]
 
@@ -58,6 +62,7 @@ class Drawing:
 
 
 def _plots(sources: dict[str, ColumnDataSource], zone_name: str) -> list[figure]:
-    line = LineView(sources[LINE], sources["steps"], zone_name)
+    line = LineView(sources[LINE], sources, zone_name)
     days = DaysView(sources[DAYS])
-    return [line.figure, days.total, days.bars]
+    days.follow(line.figure.x_range)
+    return [line.figure, line.strip, days.figure]

@@ -101,7 +101,7 @@ def _with_live(rows: dict[str, Column], live: tuple[float, float]) -> dict[str, 
     rows["close"][-1] = rows["net"][-1] = rows["open"][-1]
     rows["right"][-1] = max(at, rows["t"][-1])
     joint = dict.fromkeys(("t", "right"), at) | dict.fromkeys(("close", "net", "low", "high"), net)
-    return _inserted(rows, np.array([len(rows["t"])]), {name: np.array([value]) for name, value in joint.items()})
+    return inserted(rows, np.array([len(rows["t"])]), {name: np.array([value]) for name, value in joint.items()})
 
 
 def _held(rows: dict[str, Column], until: float | None) -> dict[str, Column]:
@@ -110,7 +110,7 @@ def _held(rows: dict[str, Column], until: float | None) -> dict[str, Column]:
     last |= dict.fromkeys(("low", "high"), last["close"])
     is_rebuilt = np.isnan(last["net"][0])
     end = rows["right"][-1] if until is None or not is_rebuilt else max(until, rows["t"][-1])
-    return _inserted(rows, np.array([len(rows["t"])]), last | {"t": np.array([end]), "right": np.array([end])})
+    return inserted(rows, np.array([len(rows["t"])]), last | {"t": np.array([end]), "right": np.array([end])})
 
 
 def _with_gaps(rows: dict[str, Column], longest_ms: int) -> dict[str, Column]:
@@ -119,10 +119,10 @@ def _with_gaps(rows: dict[str, Column], longest_ms: int) -> dict[str, Column]:
     silent = rows["t"][1:] - rows["right"][:-1] >= longest_ms
     before = np.flatnonzero(recorded[:-1] & recorded[1:] & silent)
     end = rows["right"][before]
-    rows = _inserted(rows, before + 1, {"t": end, "right": end})
+    rows = inserted(rows, before + 1, {"t": end, "right": end})
     usd = rows["close"][before + np.arange(len(before))]
     last = dict.fromkeys(("close", "net", "low", "high"), usd)
-    return _inserted(rows, before + np.arange(len(before)) + 1, {"t": end, "right": end} | last)
+    return inserted(rows, before + np.arange(len(before)) + 1, {"t": end, "right": end} | last)
 
 
 def _with_carried(rows: dict[str, Column], edges: Edges, zone: tzinfo) -> dict[str, Column]:
@@ -131,10 +131,11 @@ def _with_carried(rows: dict[str, Column], edges: Edges, zone: tzinfo) -> dict[s
     row = dict.fromkeys(("t", "right"), at) | dict.fromkeys(("close", "rebuilt", "low", "high"), usd)
     ends = [] if len(rows["t"]) else [row | {"t": _local(edges.held_until, zone) or row["t"]}]
     for number, extra in enumerate([row, *ends]):
-        rows = _inserted(rows, np.array([number]), {name: np.array([value]) for name, value in extra.items()})
+        rows = inserted(rows, np.array([number]), {name: np.array([value]) for name, value in extra.items()})
     return rows
 
 
-def _inserted(rows: dict[str, Column], where: Column, values: dict[str, Column]) -> dict[str, Column]:
+def inserted(rows: dict[str, Column], where: Column, values: dict[str, Column]) -> dict[str, Column]:
+    """Columns with rows put in before these places; what has no value in them is NaN."""
     nothing = np.full(len(where), np.nan)
     return {name: np.insert(column, where, values.get(name, nothing)) for name, column in rows.items()}

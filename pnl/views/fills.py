@@ -1,14 +1,16 @@
-"""Every fill, newest first, a page at a time."""
+"""Every fill, newest first, a page at a time: for a notebook cell."""
 
 from collections.abc import Iterable, Mapping
 from datetime import tzinfo
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import panel as pn
 from panel.viewable import Viewable, Viewer
 
-from pnl.model import PnLModel
 from pnl.records import Fill, Mark
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PAGE_ROWS = 15
 COLUMNS = ("Time", "Market", "Side", "Contracts", "Price", "Fee")
@@ -34,7 +36,7 @@ STYLESHEET = """
 class FillsView(Viewer):
     """A paged table of fills; market titles come from outside and stand in cells, where they stay text."""
 
-    def __init__(self, frame: pd.DataFrame) -> None:
+    def __init__(self, frame: "pd.DataFrame") -> None:
         super().__init__()
         self._table = pn.widgets.Tabulator(
             frame,
@@ -53,36 +55,6 @@ class FillsView(Viewer):
 
     def __panel__(self) -> Viewable:
         return self._table
-
-
-class FillPages:
-    """The table of fills, newest first, a page at a time: made once for all, and anew when a fill or a title came."""
-
-    def __init__(self, model: PnLModel, zone: tzinfo) -> None:
-        self._model = model
-        self._zone = zone
-        self._made_for: tuple[int, int] | None = None
-        self._rows: list[Row] = []
-
-    def newest(self) -> dict[str, str]:
-        """The newest page as a text by name, and how many fills there are."""
-        return {"fills": self.page(0), "fills.count": str(len(self._all()))}
-
-    def page(self, number: int) -> str:
-        """The rows of a page, a line each, with tabs between the cells."""
-        first = number * PAGE_ROWS
-        return "\n".join(_line(row) for row in self._all()[first : first + PAGE_ROWS])
-
-    def _all(self) -> list[Row]:
-        now = (self._model.ledger.fill_count, len(self._model.marks))
-        if now != self._made_for:
-            self._rows = fill_rows(self._model.ledger.fills(), self._model.marks, self._zone)
-            self._made_for = now
-        return self._rows
-
-
-def _line(row: Row) -> str:
-    return "\t".join(" ".join(cell.split()) for cell in row)
 
 
 def fill_rows(fills: Iterable[Fill], marks: Mapping[str, Mark], zone: tzinfo) -> list[Row]:
@@ -109,8 +81,10 @@ def fill_rows(fills: Iterable[Fill], marks: Mapping[str, Mark], zone: tzinfo) ->
     ]
 
 
-def fills_frame(fills: Iterable[Fill], marks: Mapping[str, Mark], zone: tzinfo) -> pd.DataFrame:
+def fills_frame(fills: Iterable[Fill], marks: Mapping[str, Mark], zone: tzinfo) -> "pd.DataFrame":
     """The same as a frame, see `fill_rows`."""
+    import pandas as pd  # noqa: PLC0415 - a third of a second and 40 MB, which the dashboard does without
+
     return pd.DataFrame(fill_rows(fills, marks, zone), columns=list(COLUMNS))
 
 

@@ -8,9 +8,11 @@ from panel.viewable import Viewable, Viewer
 
 from pnl.errors import HistoryError
 from pnl.history.client import History
+from pnl.views.beside import COLUMNS, empty
 from pnl.views.line import LineView
-from pnl.views.past import Past, Wish
+from pnl.views.past import Past
 from pnl.views.verdict import rendered
+from pnl.views.wish import Wish
 
 PRESETS = {"today": "Today", "7d": "7d", "30d": "30d", "mtd": "MTD", "ytd": "YTD", "all": "All"}
 FIGURES = {
@@ -19,7 +21,6 @@ FIGURES = {
     "fees": "Fees",
     "costs": "AI",
     "revenue": "Deals",
-    "open": "Open, change",
 }
 
 
@@ -36,8 +37,9 @@ class HistoryView(Viewer):
     def __init__(self, history: History, *, zone: str, sources: Collection[str] = (), range_: str = "all") -> None:
         super().__init__()
         live = ColumnDataSource({"t": [], "net": [], "t0": []})
-        self.past = Past(history, lambda: live.data, zone=zone, sources=sources, wish=Wish(range=range_))
-        self.line = LineView(live, self.past.steps, zone)
+        drawn = {name: ColumnDataSource(empty(name), name=name) for name in COLUMNS}
+        self.past = Past(history, lambda: live.data, zone=zone, sources=sources, wish=Wish(range=range_), drawn=drawn)
+        self.line = LineView(live, drawn, zone)
 
     async def load(self) -> None:
         """Read what is to be shown.
@@ -54,9 +56,14 @@ class HistoryView(Viewer):
         return self.line.__panel__()
 
 
-def period_html(fields: Mapping[str, str]) -> Markup:
-    """The range picker and the figures of the period with these texts, all of them escaped."""
-    return rendered("period.html", f=fields, presets=PRESETS, figures=FIGURES)
+def period_html(fields: Mapping[str, str], live: Mapping[str, str] | None = None) -> Markup:
+    """The figures of the period with these texts, all of them escaped.
+
+    Args:
+        fields: The texts about the past, by name.
+        live: Those that follow the numbers; the month's budget is one of them.
+    """
+    return rendered("period.html", f=fields, live=live or {}, presets=PRESETS, figures=FIGURES)
 
 
 def instant_html(fields: Mapping[str, str]) -> Markup:

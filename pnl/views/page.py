@@ -13,19 +13,49 @@ import panel as pn
 from bokeh.document import Document
 from bokeh.models import CustomJS
 from bokeh.server.views.static_handler import StaticHandler
+from markupsafe import Markup
 
+from pnl.config import Role
+from pnl.errors import HistoryError
 from pnl.history.client import History
+from pnl.history.dimensions import DIMENSIONS
 from pnl.metrics import Checklist
+from pnl.notes import Notes
 from pnl.stream import Hub, Live
 from pnl.stream.delivery import Seen, every_s
 from pnl.stream.wire import with_id
+from pnl.views.alerts import alerts_html
+from pnl.views.breakdown import COLUMNS as PARTS
+from pnl.views.breakdown import BreakdownPanel
+from pnl.views.deeds import Doers, Done, follow
 from pnl.views.drawing import Drawing
-from pnl.views.fills import PAGE_ROWS, FillPages
-from pnl.views.history import instant_html, period_html
-from pnl.views.past import Past, Wish
-from pnl.views.timings import checklist_fields, timing_fields
+from pnl.views.health import Health, HealthPanel, health_html
+from pnl.views.history import PRESETS, instant_html, period_html
+from pnl.views.ledger import COLUMNS as ROWS
+from pnl.views.ledger import LedgerPanel, RecordPanel
+from pnl.views.notes import note_columns, notes_html
+from pnl.views.panel import Panel
+from pnl.views.past import Past
+from pnl.views.period import InstantPanel, PeriodPanel
+from pnl.views.positions import positions_html
+from pnl.views.timings import TimingsPanel
 from pnl.views.verdict import asset, notice_texts, templates, verdict_html
+from pnl.views.wish import wish_of
 
+SCRIPTS = ("page", "wish", "plot", "parts", "ledger", "alerts", "health", "notes", "keys")
+STYLES = ("page", "alerts", "health", "period", "positions", "parts", "ledger", "notes")
+TABS = {
+    "source": "Source",
+    "series": "Series",
+    "event": "Event",
+    "market": "Market",
+    "side": "Side",
+    "item": "Model",
+    "deal": "Deals",
+    "calendar": "Calendar",
+    "weekday": "Weekday",
+    "hour": "Hour",
+}
 BEGIN = "window.pnl.begin()"
 CUT = "window.pnl.cut()"
 
@@ -36,7 +66,6 @@ class Dashboard:
 
     Attributes:
         hub: What to follow.
-        fills: The table of fills.
         history: Asked once a page is there, never before.
         drawing: The plots.
         zone: The reporting time zone, by name.
@@ -46,10 +75,12 @@ class Dashboard:
         is_simulated: Made-up numbers from a simulator elsewhere on this machine.
         checklist: How long each step from an answer to a pixel takes.
         turns: For pages that ask the history, see `Past`.
+        doers: Who does what somebody can do on a page, by the name of the deed.
+        health: What is known of each source.
+        notes: What is pinned to the equity plot.
     """
 
     hub: Hub
-    fills: FillPages
     history: History
     drawing: Drawing
     zone: str
@@ -59,42 +90,54 @@ class Dashboard:
     is_simulated: bool
     checklist: Checklist
     turns: asyncio.Semaphore
+    doers: Doers
+    health: Health
+    notes: Notes
 
-    def build(self, document: Document) -> None:
-        """Make a session's document its page, which follows from when it is there until it is closed."""
-        live = self.hub.live()
+    def build(self, document: Document, role: Role = Role.OWNER) -> None:
+        """Make a session's document its page, which follows from when it is there until it is closed.
+
+        What a role may not see or do has neither a text in the document nor anybody who hears of it.
+        """
+        live = self.hub.live(role)
         past = Past(
             self.history,
             lambda: self.hub.present.line.columns,
             zone=self.zone,
             sources=self.polls,
-            fills=self.fills.page,
-            timings=self._timings,
+            panels=self._panels(role),
+            notes=lambda: note_columns(self.notes.all(), ZoneInfo(self.zone)),
             turns=self.turns,
-            wish=_wish(),
+            wish=wish_of(pn.state.session_args),
+            explain=str if role is Role.OWNER else unexplained,
         )
-        seen = with_id(Seen, "seen")
-        sources = (*live.sources, *past.models, seen)
+        heard = (with_id(Seen, "seen"), with_id(Done, "done")) if role is Role.OWNER else ()
+        sources = (*live.sources, *past.models, *heard)
         with document.models.freeze():  # or each root has all of them counted anew
             for root in (*sources, *self.drawing.roots()):
                 document.add_root(root)
         document.template = templates.get_template("page.html")
-        document.template_variables.update(self._texts(past), sources=[source.id for source in sources])
-        self._follow(document, live, past)
-        self._hear(seen)
+        document.template_variables.update(self._texts(past, role), sources=[source.id for source in sources])
+        self._follow(document, live, past, role)
+        if heard:
+            self._hear(*heard)
 
-    def _texts(self, past: Past) -> dict[str, Any]:
-        fields = self.hub.fields
+    def _texts(self, past: Past, role: Role) -> dict[str, Any]:
+        fields, zone, is_owner = self.hub.fields(role), ZoneInfo(self.zone), role is Role.OWNER
         return {
-            "css": asset("page.css"),
-            "js": asset("page.js"),
-            "history_js": asset("history.js"),
+            **same_on_every_page(),
+            "role": role.value,
+            "is_owner": is_owner,
             "scripts": [static("js/bokeh.min.js")],
+            "alerts": alerts_html(fields, zone, is_owner=is_owner),
+            "health": health_html(fields | past.fields, self.hub.sources if is_owner else ()),
+            "positions": positions_html(fields),
+            "notes": notes_html(fields, can_write=is_owner),
             "instant": instant_html(past.fields),
-            "period": period_html(past.fields),
-            "verdict": verdict_html(fields, self.hub.sources, polls=self.polls, zone=ZoneInfo(self.zone)),
-            "fills": [line.split("\t") for line in fields.get("fills", "").splitlines()],
-            "page_rows": PAGE_ROWS,
+            "period": period_html(past.fields, fields),
+            "verdict": verdict_html(fields, self.hub.sources, polls=self.polls, zone=zone),
+            "live": fields,
+            "f": past.fields,
             "zone": self.zone,
             "late_ms": int(self.late_s * 1000),
             "report_ms": int(every_s(self.hub.session_count) * 1000),
@@ -102,19 +145,23 @@ class Dashboard:
             "is_simulated": self.is_simulated,
         }
 
-    def _timings(self) -> Mapping[str, str]:
-        zone = ZoneInfo(self.zone)
-        return timing_fields(self.history.queries, zone) | checklist_fields(self.checklist)
+    def _panels(self, role: Role) -> list[Panel]:
+        everybodys: list[Panel] = [PeriodPanel(), BreakdownPanel(), LedgerPanel(), InstantPanel()]
+        if role is not Role.OWNER:
+            return everybodys
+        performance = TimingsPanel(self.history.queries, self.checklist)
+        return [*everybodys, RecordPanel(), HealthPanel(self.health), performance]
 
-    def _hear(self, seen: Seen) -> None:
+    def _hear(self, seen: Seen, done: Done) -> None:
         loop = asyncio.get_running_loop()
+        follow(done, self.doers, loop)
 
         def heard(_name: str, _old: str, said: str) -> None:
             loop.call_soon_threadsafe(self.hub.deliveries.hear, said)
 
         seen.on_change("report", heard)
 
-    def _follow(self, document: Document, live: Live, past: Past) -> None:
+    def _follow(self, document: Document, live: Live, past: Past, role: Role) -> None:
         document.js_on_event("document_ready", CustomJS(code=BEGIN))
         document.js_on_event("connection_lost", CustomJS(code=CUT))
         # Bokeh calls back in another thread; what belongs to the loop is done there.
@@ -126,7 +173,25 @@ class Dashboard:
             self.hub.leave(document)
 
         document.on_session_destroyed(leave)
-        self.hub.join(document, live, past.refresh_soon)
+        self.hub.join(document, live, past.refresh_soon, role=role)
+
+
+def unexplained(_error: HistoryError) -> str:
+    """What viewers are told when the history has no answer."""
+    return "The past cannot be read now."
+
+
+def same_on_every_page() -> dict[str, Any]:
+    """What the page's template says whatever the numbers are."""
+    return {
+        "css": styles(),
+        "scripts_here": [asset(f"{name}.js") for name in SCRIPTS],
+        "dimensions": DIMENSIONS,
+        "presets": PRESETS,
+        "tabs": TABS,
+        "parts": PARTS,
+        "rows": ROWS,
+    }
 
 
 def static(name: str) -> str:
@@ -135,10 +200,9 @@ def static(name: str) -> str:
     return f"{home}static/{StaticHandler.append_version(name)}"
 
 
-def _wish() -> Wish:
-    """What the page's address asks for; the browser keeps it there."""
-    said = {name: values[-1].decode("utf-8", "replace") for name, values in pn.state.session_args.items() if values}
-    return Wish(range=said.get("range", Wish().range), at=said.get("at", ""))
+def styles() -> Markup:
+    """The style sheets of the page, as one."""
+    return Markup("\n").join(asset(f"{name}.css") for name in STYLES)
 
 
 def notice(document: Document, title: str, text: str, *, again_s: int | None = None) -> None:

@@ -1,63 +1,40 @@
-"""The past as one page sees it: the chosen range as a plot and as figures, and what was shown at an instant."""
+"""The past as one page sees it: the chosen range as a plot, and what the page's panels make of it."""
 
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
-from bokeh.core.properties import String
+import numpy as np
 from bokeh.document import Document
-from bokeh.model import DataModel, Model
+from bokeh.model import Model
 from bokeh.models import ColumnDataSource
 from bokeh.server.session import ServerSession
 from panel.io.document import unlocked
-from panel.io.state import set_curdoc
+from panel.io.state import set_curdoc, state
 
 from pnl.errors import HistoryError
 from pnl.history.client import History
-from pnl.history.periods import Period, period
-from pnl.history.ranges import Range, parse_range
+from pnl.history.ranges import Range, parse_range, range_text, shifted
 from pnl.stream import LINE_POINTS, changed
-from pnl.stream.wire import connections_of, is_in_use, session_of, with_id
-from pnl.views.answers import Point, Stretch, ends, stretch
-from pnl.views.equity import NAMES
-from pnl.views.period import instant_fields, parse_instant, period_fields, range_text
+from pnl.stream.wire import Columns, connections_of, is_in_use, session_of, with_id
+from pnl.views.answers import Point, Stretch, ends, ghost, stretch, under
+from pnl.views.beside import COLUMNS, empty, instant_columns
+from pnl.views.panel import Look, Panel
+from pnl.views.period import parse_instant
+from pnl.views.wish import LONGEST_TEXT, Asked, Wish, kept
 
-DEFAULT = "all"
 AGAIN_S = 0.005
-LONGEST_TEXT = 100
-TEXTS = ("range.error", "at", "at.error", "step", "error", "rebuilt", "live", "timings", "slow", "checklist", "fills")
+TEXTS = ("range.error", "at", "at.error", "wish.error", "step", "error", "rebuilt", "live", "ghost")
 UNITS = {"s": "s", "m": "min", "h": "h", "d": "day", "w": "week", "mo": "month"}
 
 log = logging.getLogger(__name__)
-
-
-class Asked(DataModel):
-    """What the page asks for: a `Wish` as JSON, written by the browser."""
-
-    wish = String(default="")
-
-
-class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a page wants to see; `turn` counts them, so that the same one can be said again.
-
-    `window` is what the plot was moved to, in local ms; None for the whole range. `chosen` tells a range or an instant
-    that somebody chose from a plot that only moved, beside which what is wrong stays said. `fills` is the page of the
-    table that is looked at, the newest being 0.
-    """
-
-    turn: int = 0
-    range: str = DEFAULT
-    at: str = ""
-    window: Point | None = None
-    chosen: bool = False
-    timings: bool = False
-    fills: int = 0
 
 
 class _Gone(Exception):
@@ -65,17 +42,19 @@ class _Gone(Exception):
 
 
 class Past:
-    """What one page shows of the past: `steps` for the plot, and `texts` by name, also in `fields`.
+    """What one page shows of the past: `drawn` for the plots, and `texts` by name, also in `fields`.
 
     Args:
         history: Whom to ask.
         line: The live line, `t` in local ms and `net` in US dollars, as every page has it.
         zone: The reporting time zone, by name.
         sources: The sources that are configured; what only others could know is unknown.
-        fills: The rows of a page of the table of fills; the newest page is not of the past.
-        timings: The texts of the performance panel.
+        panels: What else is shown, in the order in which it is asked for.
+        notes: What is pinned to the plot, in the columns of `beside.COLUMNS`.
         turns: How many pages may ask at once: a record that came concerns all of them, and the numbers go first.
         wish: What to begin with, as somebody typed it; what makes no sense in it is said and not taken.
+        drawn: What to draw with, each by its name in `beside.COLUMNS`, instead of sources for a page.
+        explain: What is said when the history has no answer: its own words name paths of this machine.
     """
 
     def __init__(
@@ -85,20 +64,25 @@ class Past:
         *,
         zone: str,
         sources: Collection[str] = (),
-        fills: Callable[[int], str] | None = None,
-        timings: Callable[[], Mapping[str, str]] = dict,
+        panels: Sequence[Panel] = (),
+        notes: Callable[[], Mapping[str, Any]] | None = None,
         turns: asyncio.Semaphore | None = None,
         wish: Wish | None = None,
+        drawn: Mapping[str, Columns | ColumnDataSource] | None = None,
+        explain: Callable[[HistoryError], str] = str,
     ) -> None:
-        self.steps = with_id(ColumnDataSource, "steps", data={name: [] for name in NAMES})
+        self.drawn: Mapping[str, Columns | ColumnDataSource] = drawn or {
+            name: with_id(Columns, name, data=empty(name)) for name in COLUMNS
+        }
         self.texts = with_id(ColumnDataSource, "past")
         self.asked = with_id(Asked, "asked")
         self._history = history
         self._line = line
         self._zone = ZoneInfo(zone)
         self._sources = tuple(sources)
-        self._fills = fills
-        self._timings = timings
+        self._panels = panels
+        self._notes = notes or partial(empty, "notes")
+        self._explain = explain
         self._turns = turns or asyncio.Semaphore()
         self._document: Document | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -108,7 +92,8 @@ class Past:
         self._wish = Wish()
         self._drawn: tuple[Stretch, Point | None] | None = None
         self._live_since = -math.inf
-        self._figures_of = ""
+        self._shown: dict[object, Hashable] = {}
+        self._stale: set[object] = set()
         self._unsaid: dict[str, str] = {}
         self.fields = self._first_fields() | self._choose(wish or Wish())
         self.texts.data = {"name": list(self.fields), "text": list(self.fields.values())}
@@ -116,12 +101,13 @@ class Past:
     @property
     def models(self) -> tuple[Model, ...]:
         """What a session's document holds of it."""
-        return self.steps, self.texts, self.asked
+        return *self.drawn.values(), self.texts, self.asked
 
     def _first_fields(self) -> dict[str, str]:
         texts = dict.fromkeys((f"past.{name}" for name in TEXTS), "") | {"past.live": "0"}
-        texts |= self._figures(None, Range("")) | instant_fields(None, None, self._zone)
-        return texts | self._named(self._parsed(DEFAULT))
+        for panel in self._panels:
+            texts |= panel.first()
+        return texts | self._named(self._parsed(Wish().range))
 
     def follow(self, document: Document, loop: asyncio.AbstractEventLoop) -> None:
         """From now on, answer on this loop what the page in this document asks for."""
@@ -149,10 +135,20 @@ class Past:
         except msgspec.DecodeError:
             return
         self._unsaid |= self._choose(wish)
-        self.refresh()
+        if wish.anew:
+            self._forget()
+        self._load_soon()
 
     def refresh(self) -> None:
         """Have everything read anew, one question after another; asked for meanwhile, it is done once more."""
+        self._forget()
+        self._load_soon()
+
+    def _forget(self) -> None:
+        """All that is shown is old, also what is on its way: it was asked for before."""
+        self._stale = {self, *self._panels}
+
+    def _load_soon(self) -> None:
         self._is_due = True
         if self._loading is None or self._loading.done():
             self._loading = asyncio.get_running_loop().create_task(self._load_while_due(), name="page-history")
@@ -162,38 +158,69 @@ class Past:
             self._is_due = False
             try:
                 async with self._turns:
-                    await self.load()
+                    await self._bring()
             except _Gone:
                 return
             except Exception:
                 log.exception("the history of a page could not be shown")  # the next wish may go well
 
     async def load(self) -> None:
-        """Read and show the plot, the figures and the instant; a history that is down is said, and the plot stays."""
-        wish, range_, error = self._wish, self._parsed(self._wish.range), ""
-        await self._say(self._unsaid | self._named(range_))
-        try:
-            start, end = ends(range_, wish.window, self._zone, self._live_from(0.0))
-            await self._draw(await stretch(self._history, start, end))
-            await self._say(self._figures(await period(self._history, range_), range_))
-            self._figures_of = range_.name
-            await self._load_instant(wish.at)
-        except HistoryError as trouble:
-            error = str(trouble)
-            if self._figures_of != range_.name:  # another range's figures would be taken for this one's
-                await self._say(self._figures(None, range_))
-        timings = self._timings() if wish.timings else {}
-        fills = self._fills(wish.fills) if self._fills and wish.fills > 0 else ""
-        await self._say({"past.error": error, "past.fills": fills} | dict(timings))
+        """Read and show everything anew; a history that is down is said, and what is shown stays."""
+        self._forget()
+        await self._bring()
 
-    async def _load_instant(self, text: str) -> None:
-        moment = parse_instant(text, zone=self._zone, now=datetime.now(UTC))
-        snapshot = None if moment is None else await self._history.snapshot_at(moment, self._sources)
-        await self._say(instant_fields(moment, snapshot, self._zone))
+    async def _bring(self) -> None:
+        """Read and show what a wish, or a record, has changed; the rest is left once another wish has come."""
+        look = Look(self._history, self._zone, self._sources, self._wish, self._parsed(self._wish.range))
+        unsaid, self._unsaid = self._unsaid, {}
+        await self._say(unsaid | self._named(look.range))
+        panels: list[Past | Panel] = [self, *self._panels]
+        panels.sort(key=lambda panel: self._shows(panel, look.wish))
+        trouble = [await self._brought(panel, look) for panel in panels if self._wish is look.wish]
+        await self._say({"past.error": next(filter(None, trouble), "")})
+
+    def _shows(self, panel: "Past | Panel", wish: Wish) -> bool:
+        """Whether what a panel shows is of this wish; where it is not, somebody waits for it."""
+        return self._shown.get(panel, _Gone) == panel.depends(wish)
+
+    async def _brought(self, panel: "Past | Panel", look: Look) -> str:
+        """Show a panel if anything has changed for it; why it could not be."""
+        if panel not in self._stale and self._shows(panel, look.wish):
+            return ""
+        self._stale.discard(panel)
+        try:
+            await (self._plot(look) if isinstance(panel, Past) else self._say(await panel.texts(look)))
+        except HistoryError as error:
+            if not isinstance(panel, Past) and not self._shows(panel, look.wish):
+                await self._say(panel.first())
+            self._shown.pop(panel, None)
+            return self._explain(error)
+        self._shown[panel] = panel.depends(look.wish)
+        return ""
+
+    def depends(self, wish: Wish) -> Hashable:
+        """What the plot depends on."""
+        return wish.range, wish.window, tuple(wish.filters), wish.compare, wish.at
+
+    async def _plot(self, look: Look) -> None:
+        wish, range_ = look.wish, look.range
+        start, end = ends(range_, wish.window, self._zone, self._live_from(0.0))
+        await self._draw(await stretch(self._history, start, end, wish.filters), range_.start)
+        compared = await ghost(self._history, range_, self._zone, wish.filters) if wish.compare else empty("ghost")
+        await self._put("ghost", compared)
+        await self._put("instant", instant_columns(self._moment(wish.at), self._zone))
+        await self._put("notes", self._notes())
+        is_there = range_.before is not None and len(compared["t"])
+        await self._say({"past.ghost": range_text(range_.before, self._zone) if range_.before and is_there else ""})
+
+    def _moment(self, text: str) -> datetime | None:
+        return parse_instant(text, zone=self._zone, now=datetime.now(UTC))
 
     def _choose(self, wish: Wish) -> dict[str, str]:
         """Take over what makes sense, and tell what does not."""
         old, texts = self._wish, {"past.turn": str(wish.turn)}
+        wish, trouble = kept(wish)
+        texts["past.wish.error"] = " ".join(trouble)
         if wish.chosen:
             texts |= {"past.range.error": "", "past.at.error": ""}
         chosen, at, window = wish.range[:LONGEST_TEXT], wish.at[:LONGEST_TEXT].strip(), wish.window
@@ -208,27 +235,31 @@ class Past:
         self._wish = msgspec.structs.replace(wish, range=chosen, at=at, window=window)
         return texts | {"past.at": at}
 
-    def _figures(self, found: Period | None, range_: Range) -> dict[str, str]:
-        return period_fields(found, self._zone, self._sources, has_before=range_.before is not None)
-
     def _parsed(self, text: str) -> Range:
         this_minute = datetime.now(UTC).replace(second=0, microsecond=0)  # so that pages ask the same and share answers
         return parse_range(text, zone=self._zone, now=this_minute)
 
     def _named(self, range_: Range) -> dict[str, str]:
         before = f"compared with {range_text(range_.before, self._zone)}" if range_.before else ""
-        return {"past.range": range_.name, "past.dates": range_text(range_, self._zone), "past.before": before}
+        now = datetime.now(UTC)
+        neighbours = (shifted(range_, by, zone=self._zone, now=now) for by in (-1, 1))
+        earlier, later = ("" if each is None else each for each in neighbours)
+        dates = range_text(range_, self._zone)
+        known = {"range": range_.name, "dates": dates, "before": before, "earlier": earlier, "later": later}
+        return {f"past.{name}": text for name, text in known.items()}
 
-    async def _draw(self, found: Stretch) -> None:
+    async def _draw(self, found: Stretch, since: datetime | None) -> None:
         await self._untouched()
-        is_joined = found.end is None
-        live = self._live_from(found.last_begins(self._zone)) if is_joined else None
+        live = self._live_from(found.last_begins(self._zone)) if found.is_joined else None
         if self._still_stands(found):
             return
+        below = await under(self._history, found, since, self._zone, live)
+        await self._untouched()
         self._drawn = (found, live)
         with self._writing():
-            self.steps.data = found.columns(self._zone, live)
-            self._send_texts(_captions(found) | {"past.live": self._joined_at(live) if is_joined else ""})
+            self.drawn["under"].data = below
+            self.drawn["steps"].data = found.columns(self._zone, live)
+            self._send_texts(_captions(found) | {"past.live": self._joined_at(live) if found.is_joined else ""})
 
     def _joined_at(self, live: Point | None) -> str:
         """From where on the live line is shown; the browser leaves to the steps what is before."""
@@ -240,7 +271,7 @@ class Past:
         """Whether what is drawn shows this already, up to where the live line goes on."""
         if self._drawn is None or not found.goes_on(self._drawn[0]):
             return False
-        return found.end is not None or (self._has_room() and self._live_from(0.0) == self._drawn[1])
+        return not found.is_joined or (self._has_room() and self._live_from(0.0) == self._drawn[1])
 
     def _live_from(self, local: float) -> Point | None:
         """The first point of the live line at a time or after it."""
@@ -252,6 +283,13 @@ class Past:
         """Whether the live line keeps all of its points for a while."""
         line = self._line()["t"]
         return len(line) < LINE_POINTS * 0.9 or line[LINE_POINTS // 10] <= self._live_since
+
+    async def _put(self, name: str, columns: Mapping[str, Any]) -> None:
+        if _same(self.drawn[name].data, columns):
+            return
+        await self._untouched()
+        with self._writing():
+            self.drawn[name].data = columns
 
     async def _say(self, texts: Mapping[str, str]) -> None:
         await self._untouched()
@@ -266,10 +304,14 @@ class Past:
             self.texts.patch({"text": [(index[name], text) for name, text in new.items()]})
 
     def _is_heard(self) -> bool:
-        """Whether a page still listens; a document without a session is somebody's own."""
-        if self._is_gone:
-            return False
-        return self._session is None or bool(connections_of(self._session))
+        """Whether a page listens, and has said that it is ready: before, Bokeh refuses what is written to it.
+
+        A document without a session is somebody's own.
+        """
+        if self._is_gone or self._session is None:
+            return not self._is_gone
+        with set_curdoc(self._document):
+            return state.loaded and bool(connections_of(self._session))
 
     @property
     def _session(self) -> ServerSession | None:
@@ -299,3 +341,7 @@ def _captions(found: Stretch) -> dict[str, str]:
         "past.step": f"{number} {UNITS[name.removeprefix(number)]} a step",
         "past.rebuilt": "some" if found.carried is not None or bool(found.bars.rebuilt.any()) else "",
     }
+
+
+def _same(one: Any, other: Mapping[str, Any]) -> bool:
+    return all(np.array_equal(one[name], other[name]) for name in other)

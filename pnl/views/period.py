@@ -1,20 +1,72 @@
 """The texts about a period or an instant of the past: its figures beside those of the period before, what was shown."""
 
-from collections.abc import Collection
-from datetime import UTC, datetime, time, timedelta, tzinfo
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
+from itertools import accumulate
 
-from pnl.history.client import Booked, Drawdowns
-from pnl.history.periods import Period
-from pnl.history.ranges import Range
-from pnl.records import CENT, Snapshot, money
+from pnl.history.figures import Booked, Drawdowns, Figures
+from pnl.history.periods import Period, period
+from pnl.records import CENT, Snapshot, length, money
 from pnl.stream import fields_of
+from pnl.views.panel import Look
+from pnl.views.wish import Wish
 
 UNKNOWN = "—"
-NAMES = ("net", "trading", "fees", "costs", "revenue", "open")
+NAMES = ("net", "trading", "fees", "costs", "revenue", "open", "cost_per_fill")
 SOURCE_OF = {"trading": "kalshi", "fees": "kalshi", "open": "kalshi", "costs": "anthropic", "revenue": "john"}
 SIGNED = ("net", "trading", "open")
 INSTANT = ("net", "trading", "fees", "costs", "revenue", "equals")
+SPARKS = ("net", "trading", "fees", "costs", "revenue")
+SPARK_POINTS = 60
+
+
+class PeriodPanel:
+    """The figures of the range that is looked at, what they were in the one before, and how they grew day by day."""
+
+    def first(self) -> Mapping[str, str]:
+        """All unknown."""
+        return period_fields(None, UTC, (), has_before=False) | _sparks(())
+
+    def depends(self, wish: Wish) -> Hashable:
+        """The range, and what is filtered."""
+        return wish.range, tuple(wish.filters), wish.q
+
+    async def texts(self, look: Look) -> Mapping[str, str]:
+        """See `Panel`."""
+        chosen = look.wish.postings
+        found = await period(look.history, look.range, **chosen)
+        days = await look.history.breakdown(look.range.start, look.range.end, by="day", **chosen)
+        has_before = look.range.before is not None
+        return period_fields(found, look.zone, look.sources, has_before=has_before) | _sparks(days)
+
+
+class InstantPanel:
+    """What was shown at an instant of the past."""
+
+    def first(self) -> Mapping[str, str]:
+        """No instant."""
+        return instant_fields(None, None, UTC)
+
+    def depends(self, wish: Wish) -> Hashable:
+        """The instant."""
+        return wish.at
+
+    async def texts(self, look: Look) -> Mapping[str, str]:
+        """See `Panel`."""
+        moment = parse_instant(look.wish.at, zone=look.zone, now=datetime.now(UTC))
+        snapshot = None if moment is None else await look.history.snapshot_at(moment, look.sources)
+        return instant_fields(moment, snapshot, look.zone)
+
+
+def _sparks(days: Sequence[Figures]) -> dict[str, str]:
+    """How each figure grew over these days, in US dollars: so many points that a line is smooth."""
+    texts = {}
+    for name in SPARKS:
+        totals = list(accumulate((getattr(day, f"{name}_usd") for day in days), initial=Decimal(0)))
+        step = max(1, -(-len(totals) // SPARK_POINTS))
+        texts[f"past.{name}.spark"] = " ".join(f"{usd:.2f}" for usd in [*totals[:-1:step], totals[-1]] if days)
+    return texts
 
 
 def period_fields(period: Period | None, zone: tzinfo, sources: Collection[str], *, has_before: bool) -> dict[str, str]:
@@ -27,7 +79,23 @@ def period_fields(period: Period | None, zone: tzinfo, sources: Collection[str],
         usd = now[name] if is_known else None
         texts[f"past.{name}"] = money(usd, signed=name in SIGNED)
         texts[f"past.{name}.delta"] = _delta(usd, before[name]) if has_before else ""
-    return texts | _drawdown(falls, zone)
+    return texts | _rates(booked) | _drawdown(falls, zone)
+
+
+def _rates(booked: Booked | None) -> dict[str, str]:
+    """How often trades won, and how often they had to."""
+    won = None if booked is None else booked.win_rate
+    needed = None if booked is None else booked.break_even_win_rate
+    texts = {"past.win_rate": share(won), "past.break_even": share(needed)}
+    if booked is None or won is None:
+        return texts | {"past.win_rate.of": "", "past.win_rate.is": ""}
+    is_enough = "" if needed is None else "enough" if won >= needed else "short"
+    return texts | {"past.win_rate.of": f"{booked.wins:,} of {booked.closes:,} closes", "past.win_rate.is": is_enough}
+
+
+def share(ratio: Decimal | None) -> str:
+    """A ratio as people read it; a dash if it is not known."""
+    return UNKNOWN if ratio is None else f"{ratio:.1%}"
 
 
 def _figures(booked: Booked | None) -> dict[str, Decimal | None]:
@@ -40,6 +108,7 @@ def _figures(booked: Booked | None) -> dict[str, Decimal | None]:
         "costs": booked.costs_usd,
         "revenue": booked.revenue_usd,
         "open": booked.open_change_usd,
+        "cost_per_fill": booked.cost_per_fill_usd,
     }
 
 
@@ -63,20 +132,7 @@ def _drawdown(drawdowns: Drawdowns | None, zone: tzinfo) -> dict[str, str]:
 
 
 def _when(moment: datetime, zone: tzinfo) -> str:
-    return f"{moment.astimezone(zone):%Y-%m-%d %H:%M}"
-
-
-def range_text(range_: Range, zone: tzinfo) -> str:
-    """A range as its first and last day, or instants where it does not begin and end with a day."""
-    start = "the first record" if range_.start is None else _edge(range_.start.astimezone(zone))
-    end = "now" if range_.end is None else _edge(range_.end.astimezone(zone), is_end=True)
-    return start if start == end else f"{start} – {end}"
-
-
-def _edge(local: datetime, *, is_end: bool = False) -> str:
-    if local.time() != time():
-        return f"{local:%Y-%m-%d %H:%M}"
-    return f"{local.date() - timedelta(days=is_end):%Y-%m-%d}"
+    return f"{moment.astimezone(zone):%Y-%m-%d}"
 
 
 def parse_instant(text: str, *, zone: tzinfo, now: datetime) -> datetime | None:
@@ -114,13 +170,6 @@ def _note(moment: datetime, snapshot: Snapshot | None, zone: tzinfo) -> str:
         return "Nothing had been shown by then: the first snapshot is younger."
     taken = f"{snapshot.taken_at.astimezone(zone):%Y-%m-%d %H:%M:%S}"
     age = moment - snapshot.taken_at
-    lag = f", and nothing was recorded for {_length(age)} after it" if age > timedelta(seconds=90) else ""
+    lag = f", and nothing was recorded for {length(age)} after it" if age > timedelta(seconds=90) else ""
     lacks = f" It lacked: {'; '.join(snapshot.missing)}." if snapshot.missing else ""
     return f"Recorded {taken}{lag}.{lacks}"
-
-
-def _length(length: timedelta) -> str:
-    minutes = int(length.total_seconds()) // 60
-    if minutes < 120:  # noqa: PLR2004 - two hours
-        return f"{minutes} min"
-    return f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} days"  # noqa: PLR2004 - two days

@@ -1,18 +1,43 @@
 """The texts of the performance panel: the latency checklist, and what the history was asked."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Mapping
 from datetime import tzinfo
 
 from pnl.history.monitor import QueryMonitor
 from pnl.metrics import Checklist, Row
+from pnl.views.lines import as_lines
+from pnl.views.panel import Look
+from pnl.views.wish import Wish
 
 KEPT_SLOW = 10
 LONGEST_STATEMENT = 200
 
 
+class TimingsPanel:
+    """The performance panel, while somebody looks at it."""
+
+    def __init__(self, queries: QueryMonitor, checklist: Checklist) -> None:
+        self._queries = queries
+        self._checklist = checklist
+
+    def first(self) -> Mapping[str, str]:
+        """All empty."""
+        return dict.fromkeys(("past.checklist", "past.timings", "past.slow"), "")
+
+    def depends(self, wish: Wish) -> Hashable:
+        """Whether somebody looks, and each time that it is said anew."""
+        return wish.timings, wish.turn if wish.timings else 0
+
+    async def texts(self, look: Look) -> Mapping[str, str]:
+        """See `Panel`."""
+        if not look.wish.timings:
+            return {}
+        return timing_fields(self._queries, look.zone) | checklist_fields(self._checklist)
+
+
 def checklist_fields(checklist: Checklist) -> dict[str, str]:
     """The checklist, a line for each row, cells separated by tabs."""
-    return {"past.checklist": _lines(_cells(row) for row in checklist.rows())}
+    return {"past.checklist": as_lines(_cells(row) for row in checklist.rows())}
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -38,13 +63,9 @@ def timing_fields(queries: QueryMonitor, zone: tzinfo) -> dict[str, str]:
         (f"{said.at.astimezone(zone):%H:%M:%S}", said.kind, f"{said.took_ms:,.0f}", _short(said.statement))
         for said in reversed(list(queries.slow)[-KEPT_SLOW:])
     ]
-    return {"past.timings": _lines(cells), "past.slow": _lines(slow)}
+    return {"past.timings": as_lines(cells), "past.slow": as_lines(slow)}
 
 
 def _short(statement: str) -> str:
     text = " ".join(statement.split())
     return text if len(text) <= LONGEST_STATEMENT else f"{text[:LONGEST_STATEMENT]}…"
-
-
-def _lines(rows: Iterable[tuple[str, ...]]) -> str:
-    return "\n".join("\t".join(cells) for cells in rows)

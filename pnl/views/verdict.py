@@ -14,6 +14,7 @@ from panel.viewable import Viewable, Viewer
 
 from pnl.model import PnLModel
 from pnl.records import Snapshot
+from pnl.sources import TITLES
 from pnl.stream import fields_of
 
 templates = Environment(
@@ -22,8 +23,6 @@ templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-
-TITLES = {"kalshi": "Kalshi", "anthropic": "Anthropic", "john": "Deals"}
 
 
 @cache

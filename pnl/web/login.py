@@ -1,9 +1,9 @@
-"""One password for the dashboard: asked for once in a while, compared in constant time, tried a few times a minute."""
+"""A password for each role: asked for once in a while, compared in constant time, tried a few times a minute."""
 
 import hmac
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from ipaddress import ip_network
 from pathlib import Path
@@ -11,7 +11,10 @@ from secrets import token_bytes, token_hex
 from typing import Any
 
 from tornado.httputil import HTTPServerRequest
-from tornado.web import RequestHandler, decode_signed_value
+from tornado.web import RequestHandler, create_signed_value, decode_signed_value
+
+from pnl.config import Role
+from pnl.web.share import SHARED
 
 COOKIE = "pnl_login"
 LOGIN_DAYS = 7
@@ -45,25 +48,36 @@ def _neighbourhood(address: str) -> str:
 
 
 class Login:
-    """Knows the password and who has given it."""
+    """Knows the passwords, and who has given which."""
 
-    def __init__(self, password: str, *, cookie_secret: str | None = None) -> None:
+    def __init__(self, passwords: Mapping[Role, str], *, cookie_secret: str | None = None) -> None:
         self._key = token_bytes(32)
-        self._digest = self._digest_of(password)
-        # The password is part of what signs: changing it asks everybody anew.
-        secret = cookie_secret or token_hex(32)
-        self.cookie_secret = hmac.digest(secret.encode(), password.encode(), "sha256").hex()
+        self._digests = {role: self._digest_of(password) for role, password in passwords.items()}
+        # A password is part of what signs: changing it asks anew whoever gave it.
+        secret = (cookie_secret or token_hex(32)).encode()
+        self._secrets = {role: hmac.digest(secret, word.encode(), "sha256").hex() for role, word in passwords.items()}
+        self.cookie_secret = hmac.digest(secret, b"forms", "sha256").hex()
         self.throttle = Throttle()
 
-    def is_right(self, password: str) -> bool:
-        """Compare in a time that does not depend on how much of it is right."""
-        return hmac.compare_digest(self._digest_of(password), self._digest)
+    def role_of(self, password: str) -> Role | None:
+        """Whose password it is, compared in a time that does not depend on how much of it is right."""
+        digest = self._digest_of(password)
+        return next((role for role, known in self._digests.items() if hmac.compare_digest(digest, known)), None)
 
-    def knows(self, request: HTTPServerRequest) -> bool:
-        """Whether this browser has given the password within `LOGIN_DAYS`."""
+    def cookie(self, role: Role) -> bytes:
+        """What a browser keeps that has given the password of a role."""
+        return create_signed_value(self._secrets[role], COOKIE, role.value)
+
+    def knows(self, request: HTTPServerRequest) -> Role | None:
+        """Whose password this browser has given within `LOGIN_DAYS`; None: nobody's."""
         cookie = request.cookies.get(COOKIE)
-        value = cookie.value if cookie is not None else None
-        return decode_signed_value(self.cookie_secret, COOKIE, value, max_age_days=LOGIN_DAYS) is not None
+        return (
+            None if cookie is None else next((role for role in self._secrets if self._is_of(role, cookie.value)), None)
+        )
+
+    def _is_of(self, role: Role, cookie: str) -> bool:
+        value = decode_signed_value(self._secrets[role], COOKIE, cookie, max_age_days=LOGIN_DAYS)
+        return value == role.value.encode()
 
     def _digest_of(self, password: str) -> bytes:
         return hmac.digest(self._key, password.encode(), "sha256")
@@ -86,13 +100,13 @@ class LoginHandler(RequestHandler):
         if not self._login.throttle.allows(self.request.remote_ip or ""):
             self.set_header("Retry-After", str(TRIES_WITHIN_S))
             self._ask("Too many tries. Wait a minute.", HTTPStatus.TOO_MANY_REQUESTS)
-        elif not self._login.is_right(self.get_body_argument("password", "", strip=False)):
+        elif (role := self._login.role_of(self.get_body_argument("password", "", strip=False))) is None:
             self._ask("That is not the password.", HTTPStatus.FORBIDDEN)
         else:
             is_https = self.request.protocol == "https"
-            self.set_signed_cookie(
-                COOKIE, "yes", expires_days=LOGIN_DAYS, httponly=True, samesite="Lax", secure=is_https
-            )
+            cookie = self._login.cookie(role)
+            self.set_cookie(COOKIE, cookie, expires_days=LOGIN_DAYS, httponly=True, samesite="Lax", secure=is_https)
+            self.clear_cookie(SHARED)
             self.redirect(path_here(self.get_query_argument("next", ""), otherwise=self._home))
 
     def _ask(self, trouble: str = "", status: HTTPStatus = HTTPStatus.OK) -> None:
@@ -114,6 +128,7 @@ class LogoutHandler(RequestHandler):
     def get(self) -> None:
         """Lead to the login again."""
         self.clear_cookie(COOKIE)
+        self.clear_cookie(SHARED)
         self.redirect(self._home)
 
 

@@ -3,8 +3,9 @@
 `/healthz` says that the process lives, `/readyz` that sources are fresh and the store is written (else 503, and which
 part is not), `/metrics` what Prometheus reads. They are on the dashboard's own port, behind the same gate; with a
 password, all but `/healthz` ask for it. A scraper cannot log in, so the same three are on a port of their own
-(`PNL_METRICS_PORT`) that only this machine reaches, without a password: anybody with an account on the machine may
-read there how old the sources are and how far the venue's figures are from ours, but no key, title or total.
+(`PNL_METRICS_PORT`) that only this machine reaches, unless `PNL_METRICS_ADDRESS` says otherwise, without a password:
+anybody who reaches it may read there how old the sources are and how far the venue's figures are from ours, but no key,
+title or total.
 """
 
 import logging
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Any
 
 import panel as pn
@@ -51,24 +53,30 @@ def port_of(settings: Settings) -> int:
     return 0 if asks_for_password else PORT
 
 
-def serve_ops(port: int, engine: FindEngine) -> HTTPServer | None:
-    """Serve the three on a port of loopback; None if it is 0, or cannot be had, which is logged and hurts nothing."""
+def serve_ops(port: int, engine: FindEngine, address: str = LOOPBACK) -> HTTPServer | None:
+    """Serve the three on a port of their own; None if it is 0, or cannot be had, which is logged and hurts nothing."""
     if port == 0:
         return None
     try:
-        listener = socket.create_server((LOOPBACK, port))  # Tornado's own way leaves a socket behind when it fails
+        listener = listening(port, address)
     except OSError as error:
         log.warning(
             "/metrics is not served on %s:%s (%s); set PNL_METRICS_PORT to a free port, or to 0 for none",
-            LOOPBACK,
+            address,
             port,
             os.strerror(error.errno or 0),
         )
         return None
-    server = HTTPServer(OpsGate(engine), **LIMITS)
+    server = HTTPServer(OpsGate(engine, is_local=ip_address(address).is_loopback), **LIMITS)
     listener.setblocking(False)  # noqa: FBT003 - the socket module's own signature
     server.add_socket(listener)
     return server
+
+
+def listening(port: int, address: str) -> socket.socket:
+    """A socket that listens; Tornado's own way leaves one behind when it fails."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return socket.create_server((address, port), family=family)
 
 
 def unready(
@@ -180,9 +188,13 @@ OPS: Mapping[str, type[_Ops]] = {"/readyz": Ready, "/metrics": Scrape}
 
 
 class OpsGate(Router):
-    """The three on a port of their own, under this machine's own names alone."""
+    """The three on a port of their own; on this machine's own address under its own names alone.
 
-    def __init__(self, engine: FindEngine) -> None:
+    Where other machines reach it there is no browser to protect, and a scraper calls it by many names.
+    """
+
+    def __init__(self, engine: FindEngine, *, is_local: bool = True) -> None:
+        self._is_local = is_local
         ops = [(path, handler, {"engine": engine}) for path, handler in OPS.items()]
         self._app = Application(
             [("/healthz", Health), *ops],
@@ -192,7 +204,7 @@ class OpsGate(Router):
 
     def find_handler(self, request: HTTPServerRequest, **given: Any) -> HTTPMessageDelegate | None:
         """A page that turned its own name to this machine gets nothing."""
-        if request.host_name in HERE:
+        if not self._is_local or request.host_name in HERE:
             return self._app.find_handler(request, **given)
         told = {"status": HTTPStatus.MISDIRECTED_REQUEST, "text": "This port goes by localhost and 127.0.0.1 alone.\n"}
         return self._app.get_handler_delegate(request, Refusal, told)

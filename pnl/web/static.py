@@ -3,11 +3,12 @@
 import asyncio
 import gzip
 import mimetypes
+import os
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
@@ -26,8 +27,6 @@ ASK_AGAIN = "no-cache"
 COMPRESSED = (AsyncStaticFileHandler, ComponentResourceHandler)
 HTML = "text/html"  # gets a nonce on its way out, so it leaves as it is
 NEVER = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*")
-
-_threads = ThreadPoolExecutor(1, thread_name_prefix="gzip")  # one: it takes no more than a core from the event loop
 
 
 def compress_static(app: Application) -> None:
@@ -126,10 +125,15 @@ def accepts_gzip(header: str) -> bool:
     return said is not None and NEVER.fullmatch(said) is None
 
 
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="gzip")  # one: it takes no more than a core from the event loop
+
+
 @lru_cache(maxsize=MOST_FILES)
 def _compression(file: str) -> Future[Compressed | None]:
     """The same work for all who ask for a file while it is done, and what came of it for all who ask later."""
-    return _threads.submit(_compress, Path(file))
+    return _threads().submit(_compress, Path(file))
 
 
 def _compress(file: Path) -> Compressed | None:
@@ -149,3 +153,12 @@ def _compress(file: Path) -> Compressed | None:
 def _is_text(file: Path) -> bool:
     kind = mimetypes.guess_type(file.name)[0] or ""
     return kind != HTML and (kind.startswith("text/") or kind in GZipContentEncoding.CONTENT_TYPES)
+
+
+def _begin_anew() -> None:
+    """Threads stay behind when a process is forked, and with them whatever they were at."""
+    _threads.cache_clear()
+    _compression.cache_clear()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

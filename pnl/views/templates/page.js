@@ -15,6 +15,7 @@
   const NO_NUMBERS = "The server answers, but sends no numbers";
 
   const shown = new Map();
+  const listeners = new Map(); // by the name of a text: who is told when it changes
   let tickedAt = performance.now();
   let silentMs = 0; // since the last sign of life
   let muteMs = 0; // since the last numbers
@@ -27,7 +28,14 @@
   let reportedAt = -Infinity;
   let seen = null; // the model that carries a report to the server
   let line = null;
+  let done = null; // the model that carries to the server what somebody does
+  let deeds = 0;
   let isCut = false;
+  const root = document.documentElement;
+  const bare = new Map(); // by text node of the server's HTML: what it says while amounts are hidden
+  const SLOT = /^(.*)\.(\d+)$/;
+  const SVG = "http://www.w3.org/2000/svg";
+  const AMOUNT = /[+\-−▲▼]?\s?(\$[\d,]+(\.\d+)?|\d+\.\d+ US dollars)/g;
   const all = (selector) => document.querySelectorAll(selector);
   const now = () => Date.now() - offMs;
   const clockMs = () => performance.timeOrigin + performance.now(); // to a fraction
@@ -167,12 +175,28 @@
   function put(name, text) {
     if (shown.get(name) === text) return;
     shown.set(name, text);
+    render(name, text);
+    for (const hear of listeners.get(name) ?? []) hear(text);
+  }
+
+  // Told at once, too, if the text is there.
+  function on(name, hear) {
+    listeners.set(name, [...(listeners.get(name) ?? []), hear]);
+    if (shown.has(name)) hear(shown.get(name));
+  }
+
+  function render(name, text) {
     const of = (attribute) => all(`[data-${attribute}="${CSS.escape(name)}"]`);
-    for (const el of of("text")) el.textContent = text;
+    for (const el of of("text")) el.textContent = veiled(text);
     for (const el of of("of")) el.dataset.is = text;
     for (const el of of("says")) el.dataset.said = text;
-    for (const el of of("hint")) el.title = text;
+    for (const el of of("hint")) el.title = veiled(text);
     for (const el of of("rows")) rows(el, text);
+    const [, table, place] = name.match(SLOT) ?? [];
+    if (table) for (const el of all(`[data-slots="${CSS.escape(table)}"]`)) slot(el, Number(place), text);
+    for (const el of of("spark")) spark(el, text);
+    for (const el of of("chars")) el.style.setProperty("--chars", text.length);
+    for (const el of of("share")) el.style.setProperty("--share", Math.min(Number(text) || 0, 1));
     for (const el of [...of("since"), ...of("age")]) el.dataset.at = text;
   }
 
@@ -181,8 +205,35 @@
     table.replaceChildren();
     for (const line of text ? text.split("\n") : []) {
       const row = table.insertRow();
-      for (const cell of line.split("\t")) row.insertCell().textContent = cell;
+      for (const cell of line.split("\t")) row.insertCell().textContent = veiled(cell);
     }
+  }
+
+  // One row of a table whose rows come one by one.
+  function slot(table, place, text) {
+    while (text && table.rows.length <= place) table.insertRow();
+    while (!text && table.rows.length > place) table.deleteRow(-1);
+    if (text) table.rows[place].replaceChildren(...text.split("\t").map((cell) => {
+      const el = document.createElement("td");
+      el.textContent = veiled(cell);
+      return el;
+    }));
+  }
+
+  // Numbers as a line that only tells which way they went.
+  function spark(el, text) {
+    const numbers = text ? text.split(" ").map(Number) : [];
+    if (numbers.length < 2) return el.replaceChildren();
+    const [low, high] = [Math.min(...numbers), Math.max(...numbers)];
+    const y = (number) => 19 - (high > low ? ((number - low) / (high - low)) * 18 : 9);
+    const points = numbers.map((number, i) => `${((i / (numbers.length - 1)) * 100).toFixed(1)},${y(number).toFixed(1)}`);
+    const svg = document.createElementNS(SVG, "svg");
+    svg.setAttribute("viewBox", "0 0 100 20");
+    svg.setAttribute("preserveAspectRatio", "none");
+    const line = document.createElementNS(SVG, "polyline");
+    line.setAttribute("points", points.join(" "));
+    svg.append(line);
+    el.replaceChildren(svg);
   }
 
   function paint(fields) {
@@ -198,31 +249,72 @@
     const source = (name) => page.get_model_by_id(`pnl-${name}`);
     const fields = source("fields");
     paint(fields);
-    [seen, line] = [source("seen"), source("line")];
-    const plot = page.roots().find((root) => root.name === "equity");
-    window.pnl.past.begin({ asked: source("asked"), texts: source("past"), line, figure: plot });
+    [seen, line, done] = [source("seen"), source("line"), source("done")];
+    const plot = (name) => page.roots().find((root) => root.name === name);
+    window.pnl.plot.begin({ line, figure: plot("equity"), daily: plot("daily") });
+    window.pnl.wish.begin(source("asked"), source("past"));
     fields.patching.connect(() => {
       paint(fields);
       report();
-      window.pnl.past.count();
     });
   }
 
-  function theme(choice) {
-    if (choice) document.documentElement.dataset.theme = choice;
+  // Have the server do something: to what, and what else is said of it.
+  function tell(name, to = "", more = "") {
+    deeds += 1;
+    if (done) done.deed = JSON.stringify({ turn: deeds, name, to, more });
   }
 
-  function remember(choice) {
-    try { localStorage.setItem("pnl.theme", choice); } catch { /* private window: for this visit only */ }
-    theme(choice);
+  function choose(name, choice) {
+    root.dataset[name] = choice;
+    try { localStorage.setItem(`pnl.${name}`, choice); } catch { /* private window: for this visit only */ }
   }
 
-  try { theme(localStorage.getItem("pnl.theme")); } catch { /* follows the system */ }
+  function toggleTheme() {
+    const page = getComputedStyle(document.documentElement).colorScheme;
+    choose("theme", page.includes("dark") ? "light" : "dark");
+  }
+
+  // Whoever looks over a shoulder sees no amount: every text is written anew, the ones of the server's HTML too.
+  function toggleAmounts() {
+    choose("amounts", hides() ? "shown" : "hidden");
+    if (hides()) veilAll();
+    else for (const [node, text] of bare) node.textContent = text;
+    if (!hides()) bare.clear();
+    for (const [name, text] of shown) {
+      render(name, text);
+      for (const hear of listeners.get(name) ?? []) hear(text);
+    }
+    window.pnl.plot.veil(hides());
+    tick();
+  }
+
+  const isOwner = () => document.querySelector(".pnl")?.dataset.role !== "viewer";
+  const hides = () => root.dataset.amounts === "hidden";
+  const veiled = (text) => (hides() ? text.replace(AMOUNT, "••••") : text);
+
+  function veilAll() {
+    for (const el of all("[title]")) el.title = veiled(el.title);
+    const walker = document.createTreeWalker(document.querySelector(".pnl"), NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+      const node = walker.currentNode;
+      if (node.parentElement.closest("script, style") || veiled(node.textContent) === node.textContent) continue;
+      if (!bare.has(node)) bare.set(node, node.textContent);
+      node.textContent = veiled(node.textContent);
+    }
+  }
+
+  for (const name of ["theme", "amounts"]) {
+    try {
+      const choice = localStorage.getItem(`pnl.${name}`);
+      if (choice) root.dataset[name] = choice;
+    } catch { /* follows the system */ }
+  }
   addEventListener("DOMContentLoaded", () => {
-    document.querySelector(".theme")?.addEventListener("click", () => {
-      const page = getComputedStyle(document.documentElement).colorScheme;
-      remember(page.includes("dark") ? "light" : "dark");
-    });
+    if (hides()) veilAll();
+    root.dataset.ready = "";
+    document.querySelector(".theme")?.addEventListener("click", toggleTheme);
+    document.querySelector(".amounts")?.addEventListener("click", toggleAmounts);
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) return;
       tick();
@@ -232,5 +324,5 @@
     ask();
     setInterval(tick, TICK_MS);
   });
-  window.pnl = { begin, paint, cut, put, text: (name) => shown.get(name) };
+  window.pnl = { begin, paint, cut, put, on, tell, now, veiled, hides, isOwner, toggleTheme, toggleAmounts, text: (name) => shown.get(name) };
 })();
