@@ -22,7 +22,7 @@ from pnl.config import Settings, load_settings
 from pnl.engine import Engine, history_of
 from pnl.errors import HistoryError
 from pnl.history.client import Bars, History, Underwater
-from pnl.history.figures import Figures
+from pnl.history.figures import Booked, Figures
 from pnl.history.ranges import Range, parse_range
 from pnl.history.wire import Column
 from pnl.ledger import Book, Ledger
@@ -37,6 +37,7 @@ from pnl.sources import OWN
 DEMO = "demo"
 FOLLOW_S = 1.0
 PATIENCE_S = 60.0
+LOOKS = 20
 USD = 1e6  # micro-dollars
 REST = "everything else"
 OF_DAYS = frozenset({"day", "month"})
@@ -111,6 +112,20 @@ class Desk:
         """Every market as its records are known now."""
         return await self.history.ledger_at(datetime.now(UTC))
 
+    async def books(self) -> tuple[Ledger, Booked]:
+        """Every market, and what the history has booked, both from the same trades though more may come meanwhile.
+
+        Raises:
+            HistoryError: Trades came in whenever it looked.
+        """
+        before = await self.history.booked()
+        for _ in range(LOOKS):
+            ledger, after = await self.ledger(), await self.history.booked()
+            if _traded(before) == _traded(after):
+                return ledger, after
+            before = after
+        raise HistoryError("trades come in too fast to compare what is made of them; try again in a quieter moment")
+
     async def sql(self, query: str, *, rows: int = 1000) -> pd.DataFrame:
         """What a SELECT of one's own finds, see `History.sql`; warns when there are more rows than these."""
         found = await self.history.sql(query, rows=rows)
@@ -128,6 +143,11 @@ class Desk:
         """Where the program's time went, by span, in milliseconds."""
         spreads = self.metrics.spans.spreads()
         return pd.DataFrame(list(map(_in_ms, spreads.values())), index=pd.Index(list(spreads), name="span"))
+
+
+def _traded(booked: Booked) -> tuple[object, ...]:
+    """What a fill or a settlement changes, and neither a price nor the estimate of a day's costs."""
+    return booked.trading_usd, booked.fees_usd, booked.fills, booked.closes
 
 
 async def open_desk(account: Path | str = DEMO) -> Desk:

@@ -79,6 +79,12 @@ async def _keep(process):
         process.said.append(line.decode())
 
 
+def complaint(said):
+    """What a process said from its first traceback on; empty if there is none."""
+    first = next((at for at, line in enumerate(said) if "Traceback" in line), len(said))
+    return "".join(said[first : first + 80])
+
+
 def require_chromium():
     """Skip the test where there is no browser."""
     try:

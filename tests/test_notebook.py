@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -54,6 +55,36 @@ async def test_the_demo_polls_on_and_leaves_nothing_behind(tmp_path, monkeypatch
         assert list(tmp_path.iterdir())
 
     assert not list(tmp_path.iterdir())
+
+
+class Traded:
+    """A history to which a trade comes each time that it was asked for the ledger, so many times."""
+
+    def __init__(self, history, store, books, times):
+        self._history, self._store, self._books, self._left = history, store, books, times
+        self.booked = history.booked
+
+    async def ledger_at(self, moment):
+        ledger = await self._history.ledger_at(moment)
+        if self._left:
+            self._left -= 1
+            more = Batch(fills=(fill(f"more{self._left}", "KXC-1-1", "yes", "1", "0.5", NOON, fee="0.01"),))
+            await record(self._store, self._books.change(datetime.now(UTC), more))
+        return ledger
+
+
+async def test_what_is_compared_is_of_the_same_trades_while_more_come(folder):
+    """The books of a moment before are never held against the sums of a moment after."""
+    books = Bookkeeper()
+    async with writing(folder) as store:
+        await record(store, books.change(NOON, a_business()))
+        async with aclosing(await open_desk(folder)) as desk:
+            ledger, booked = await replace(desk, history=Traded(desk.history, store, books, times=2)).books()
+            with pytest.raises(HistoryError, match="trades come in too fast"):
+                await replace(desk, history=Traded(desk.history, store, books, times=-1)).books()
+
+    assert sum(book.fill_count for book in ledger.books.values()) == booked.fills == 4
+    assert sum(book.fees_usd for book in ledger.books.values()) == booked.fees_usd
 
 
 async def test_a_data_folder_is_followed_while_another_process_writes_to_it(folder):

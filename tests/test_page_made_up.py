@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 import pytest_asyncio
-from browsing import opened, served, until
+from browsing import complaint, opened, served, until
 from made_up import MadeUp
 from playwright.async_api import expect
 
@@ -51,7 +51,7 @@ class Business:
 
     async def is_well(self):
         """Nothing broke in the server or the page, nothing of a title ran, and it is not wider than the screen."""
-        assert not [line for line in self.said if "Traceback" in line]
+        assert complaint(self.said) == ""
         assert self.page.troubles == []
         assert await self.page.evaluate("window.hurt") is None
         assert await self.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0

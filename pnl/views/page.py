@@ -166,7 +166,6 @@ class Dashboard:
         document.js_on_event("connection_lost", CustomJS(code=CUT))
         # Bokeh calls back in another thread; what belongs to the loop is done there.
         past.follow(document, asyncio.get_running_loop())
-        document.on_event("document_ready", lambda _event: past.refresh_soon())
 
         def leave(_context: object) -> None:
             past.leave()

@@ -118,6 +118,14 @@ class Past:
             loop.call_soon_threadsafe(self.hear, said)
 
         self.asked.on_change("wish", heard)
+        document.on_event("document_ready", lambda _event: loop.call_soon_threadsafe(self._begin))
+
+    def _begin(self) -> None:
+        """The page is ready; Panel notes that in a thread, and sends nothing before it has."""
+        if self._loop is not None and not (self._is_gone or self._is_ready()):
+            self._loop.call_later(AGAIN_S, self._begin)
+        else:
+            self.refresh()
 
     def leave(self) -> None:
         """Nobody looks at the page any more, and its models are no longer to be touched."""
@@ -304,14 +312,15 @@ class Past:
             self.texts.patch({"text": [(index[name], text) for name, text in new.items()]})
 
     def _is_heard(self) -> bool:
-        """Whether a page listens, and has said that it is ready: before, Bokeh refuses what is written to it.
-
-        A document without a session is somebody's own.
-        """
+        """Whether a page listens; a document without a session is somebody's own."""
         if self._is_gone or self._session is None:
             return not self._is_gone
+        return self._is_ready() and bool(connections_of(self._session))
+
+    def _is_ready(self) -> bool:
+        """Whether the page has said that it is ready: before, Bokeh refuses what is written to it."""
         with set_curdoc(self._document):
-            return state.loaded and bool(connections_of(self._session))
+            return bool(state.loaded)
 
     @property
     def _session(self) -> ServerSession | None:
