@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import numpy as np
 from bokeh.document import Document
+from bokeh.events import Event
 from bokeh.model import Model
 from bokeh.models import ColumnDataSource
 from bokeh.server.session import ServerSession
@@ -117,8 +118,11 @@ class Past:
         def heard(_name: str, _old: str, said: str) -> None:
             loop.call_soon_threadsafe(self.hear, said)
 
+        def begun(_event: Event) -> None:
+            loop.call_soon_threadsafe(self._begin)
+
         self.asked.on_change("wish", heard)
-        document.on_event("document_ready", lambda _event: loop.call_soon_threadsafe(self._begin))
+        document.on_event("document_ready", begun)
 
     def _begin(self) -> None:
         """The page is ready; Panel notes that in a thread, and sends nothing before it has."""
