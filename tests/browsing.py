@@ -65,6 +65,9 @@ async def served(folder, *, port=None, command=("panel", "serve", "app/", "--war
                 break
         drain = asyncio.create_task(_keep(process))  # a full pipe would stop the server
         yield process, f"http://localhost:{port}/app"
+    except BaseException:
+        print("".join(process.said))  # noqa: T201 - pytest shows it beside what failed
+        raise
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGCONT)

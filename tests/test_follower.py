@@ -16,14 +16,16 @@ from test_engine import next_snapshot, simulated
 
 from pnl.cache import CURRENT
 from pnl.engine import Engine
-from pnl.errors import ConfigError, StoreError
+from pnl.errors import ConfigError, HistoryError, StoreError, StoreNotReady
 from pnl.follower import Follower
+from pnl.history.client import History
 from pnl.model import PnLModel
 from pnl.records import MONEY_FIELDS
+from pnl.schema import MIGRATIONS
 from pnl.simulator import LivingMarket
 from pnl.store import FILE
-from pnl.store.beside import FileBeside
-from pnl.store.file import FilePlace
+from pnl.store.beside import FileBeside, read_beside
+from pnl.store.file import FilePlace, connect
 
 
 def figures(snapshot):
@@ -80,6 +82,21 @@ async def test_a_dashboard_that_starts_while_another_makes_the_database_waits_fo
         place.release()
 
         assert engine.model.ledger.fill_count == 0
+
+
+@pytest.mark.parametrize("steps", range(len(MIGRATIONS) + 1))
+async def test_a_record_that_is_being_made_is_not_there_yet(folder, steps):
+    """After each step of making it, up to the last, which is that it says what kind of numbers it holds."""
+    folder.mkdir()
+    with closing(connect(folder / FILE, "FULL")) as made:
+        for number, script in enumerate(MIGRATIONS[:steps], start=1):
+            made.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT;")
+
+    with pytest.raises(StoreNotReady):
+        read_beside(folder, None, KIND)
+    async with History(folder / FILE, kind=KIND, zone="UTC") as history:
+        with pytest.raises(HistoryError):
+            await history.booked()
 
 
 async def test_a_dashboard_starts_its_history_before_anybody_asks(tmp_path):

@@ -86,11 +86,12 @@ class Duck:
                     f"{name} is of another version of pnl (schema {version}, this one reads {len(MIGRATIONS)}); "
                     "start the dashboard with this version once, or install the newer one"
                 )
-            found = self.stored("SELECT value FROM meta WHERE key = 'kind'")[0][0]
+            if not (kinds := self.stored("SELECT value FROM meta WHERE key = 'kind'")):
+                raise HistoryError(nothing)
         except duckdb.Error as error:
             raise HistoryError(f"{name} cannot be read: {_first_line(error)}") from None
-        if kind is not None and found != kind:
-            raise HistoryError(f"{home} holds {found} numbers, and {kind} ones are asked for")
+        if kind is not None and kinds[0][0] != kind:
+            raise HistoryError(f"{home} holds {kinds[0][0]} numbers, and {kind} ones are asked for")
 
     @property
     def is_database(self) -> bool:

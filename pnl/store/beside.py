@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -45,14 +45,27 @@ def known_version(path: Path) -> int:
     return version
 
 
+def kind_of(connection: Connection, where: str) -> Kind:
+    """Whether real or simulated numbers are recorded.
+
+    Raises:
+        StoreNotReady: Neither: whoever makes the record is not that far.
+    """
+    row = connection.execute("SELECT value FROM meta WHERE key = 'kind'").fetchone()
+    if row is None:
+        raise StoreNotReady(f"{where} holds nothing yet")
+    kind: Kind = row[0]
+    return kind
+
+
 def check_kind(connection: Connection, kind: Kind, where: str, instead: str) -> None:
     """Simulated and real numbers never share a data folder or a database.
 
     Raises:
+        StoreNotReady: It holds nothing yet.
         StoreError: It holds the other kind; says what to set instead.
     """
-    found = connection.execute("SELECT value FROM meta WHERE key = 'kind'").fetchone()[0]
-    if found != kind:
+    if (found := kind_of(connection, where)) != kind:
         raise StoreError(f"{where} holds {found} numbers, and the sources are {kind} now; set {instead}")
 
 
@@ -110,9 +123,11 @@ class FileBeside:
                 raise StoreNotReady(
                     f"{self._path} is of an older version of pnl; start that process anew with this one"
                 )
-            self._connection = reader(self._path)
-            self._file = self._path.stat().st_ino
-            check_kind(self._connection, self._kind, str(self._path.parent), OTHER_FOLDER)
+            with ExitStack() as opened:
+                self._connection = opened.enter_context(closing(reader(self._path)))
+                self._file = self._path.stat().st_ino
+                check_kind(self._connection, self._kind, str(self._path.parent), OTHER_FOLDER)
+                opened.pop_all()
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -176,7 +176,6 @@ def _open_whole(path: Path, kind: Kind, synchronous: str, sealed: tuple[int, int
             connection = opened.enter_context(closing(connect(path, synchronous)))
             migrate(connection, path, version)
             _keep_apart(connection, path, kind)
-            connection.execute("INSERT OR IGNORE INTO meta VALUES ('identity', lower(hex(randomblob(8))))")
             if is_quickly_examined(path) or suspicion(path).exists():
                 examine(connection)
             check(connection)
@@ -247,5 +246,6 @@ def _back_up(connection: sqlite3.Connection, copy: Path) -> None:
 
 def _keep_apart(connection: sqlite3.Connection, path: Path, kind: Kind) -> None:
     """Simulated and real numbers never share a data folder; the first one decides which it holds."""
-    connection.execute("INSERT OR IGNORE INTO meta VALUES ('kind', ?)", (kind,))
+    both = "('kind', ?), ('identity', lower(hex(randomblob(8))))"  # who sees one of them relies on the other
+    connection.execute(f"INSERT OR IGNORE INTO meta VALUES {both}", (kind,))  # noqa: S608 - no value is in it
     check_kind(connection, kind, str(path.parent), OTHER_FOLDER)

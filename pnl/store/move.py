@@ -12,11 +12,10 @@ from pnl.errors import Damaged, StoreError
 from pnl.records import MONEY_FIELDS
 from pnl.schema import BAR_COLUMNS, MIGRATIONS
 from pnl.store.address import Address
-from pnl.store.beside import FILE, known_version, reader
+from pnl.store.beside import FILE, kind_of, known_version, reader
 from pnl.store.damage import check
 from pnl.store.database import DatabasePlace
 from pnl.store.file import FilePlace
-from pnl.store.place import Kind
 from pnl.store.postgres import Connection, said_of
 from pnl.store.tables import load, read_chain, write_chain
 
@@ -43,8 +42,7 @@ def move(folder: Path, url: SecretStr, on_rows: OnRows = lambda _table, _done, _
     """
     address, path = Address.of(url), folder / FILE
     with _source(path) as source:
-        kind: Kind = source.execute("SELECT value FROM meta WHERE key = 'kind'").fetchone()[0]
-        place = DatabasePlace(address, kind, "FULL")
+        place = DatabasePlace(address, kind_of(source, str(folder)), "FULL")
         place.hold()
         try:
             with place.open_to_write(), said_of(address, "written"):
