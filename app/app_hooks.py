@@ -10,11 +10,12 @@ from functools import partial
 from typing import Any
 
 import panel as pn
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_fixed
 from tornado.process import task_id
 
 from pnl.config import load_settings
 from pnl.engine import Engine
-from pnl.errors import PnlError
+from pnl.errors import PnlError, StoreError
 from pnl.simulator.demo import engine_for
 from pnl.sources import source_classes
 from pnl.stream import LINE_POINTS, Hub
@@ -30,6 +31,7 @@ from pnl.web.gate import guard, require_guard
 from pnl.web.ops import port_of, serve_ops, served_engine
 
 TURNS = 4
+AGAIN_S = 2.0
 
 log = logging.getLogger("pnl.app")
 guard()
@@ -73,8 +75,13 @@ def on_server_loaded(context: Any) -> None:
 
 
 async def _open(engine: Engine, hub: Hub) -> None:
+    """Open the engine; a store that cannot be had now, as its server is away or its disk full, is tried again."""
     try:
-        await engine.__aenter__()
+        opening = AsyncRetrying(
+            retry=retry_if_exception_type(StoreError), wait=wait_fixed(AGAIN_S), before_sleep=_again
+        )
+        await opening(engine.__aenter__)
+        pn.state.cache.pop("failure", None)
         hub.recall(await engine.store.snapshots(limit=LINE_POINTS))
         engine.start()
         await engine.warm_history()
@@ -83,6 +90,11 @@ async def _open(engine: Engine, hub: Hub) -> None:
     except Exception:
         log.exception("the engine could not be opened")
         pn.state.cache["failure"] = "Something unforeseen went wrong; the log of the server has the details."
+
+
+def _again(tried: RetryCallState) -> None:
+    if tried.outcome is not None and isinstance(error := tried.outcome.exception(), PnlError):
+        _failed(error)
 
 
 def doers_of(engine: Engine) -> Doers:
@@ -105,8 +117,9 @@ def doers_of(engine: Engine) -> Doers:
 
 
 def _failed(error: PnlError) -> None:
+    if pn.state.cache.get("failure") != str(error):  # once, however often it is tried
+        log.error("%s", error)
     pn.state.cache["failure"] = str(error)
-    log.error("%s", error)
 
 
 def on_server_unloaded(_context: Any) -> None:

@@ -1,6 +1,8 @@
 """The page in a real browser, served as a person serves it: `panel serve app/`."""
 
 import re
+import sqlite3
+from contextlib import closing
 
 import pytest
 import pytest_asyncio
@@ -9,6 +11,7 @@ from browsing import free_port, number_moves, served, settings_of, visit
 from playwright.async_api import expect
 
 from pnl.simulator import LivingMarket, Simulator
+from pnl.store import FILE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -152,3 +155,17 @@ async def test_a_setting_that_makes_no_sense_is_said_on_the_page(browser, tmp_pa
         await expect(page.get_by_role("alert")).to_contain_text(
             "PNL_KALSHI_PRIVATE_KEY_PATH is not set", timeout=20_000
         )
+
+
+async def test_a_store_that_cannot_be_used_is_said_until_it_can(browser, tmp_path):
+    """A later version's file, which is left alone; once it is out of the way the numbers come by themselves."""
+    later = tmp_path / "demo" / FILE
+    later.parent.mkdir()
+    with closing(sqlite3.connect(later)) as made:
+        made.execute("PRAGMA user_version = 99")
+    async with served(tmp_path) as (_process, address), visit(browser, address) as page:
+        await expect(page.get_by_role("alert")).to_contain_text("was written by a newer version of pnl (schema 99")
+
+        later.rename(later.with_suffix(".later"))
+
+        await number_moves(page)

@@ -1,6 +1,7 @@
 """The whole program on the simulated market: no keys, no network, a data folder of its own."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -17,10 +18,14 @@ class Demo(Engine):
 
     is_demo = True
 
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        super().__init__(settings, **options)
+        self._given = settings
+
     async def open(self) -> None:
         """Start the simulator on loopback, then everything that reads it."""
         simulator = await self.resources.enter_async_context(Simulator(LivingMarket(seed=SEED)))
-        self.settings = demo_settings(self.settings, simulator)
+        self.settings = demo_settings(self._given, simulator)
         await super().open()
 
 
