@@ -51,6 +51,8 @@ REPORT_S = 30
 SUMMARY_S = 60
 JUDGE_S = 1.0
 CACHE_FOLDER = "cache"
+FOLLOW = "What another process records cannot be read"
+TAKE_OVER = "This process cannot record in the place of another one"
 POLLS_UNTIL_LATE = 2
 
 log = logging.getLogger(__name__)
@@ -91,6 +93,8 @@ class Engine:
         self.resources = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._recording: list[asyncio.Task[None]] = []  # those of them that only the process that records has
+        self._remarks: dict[str, str | None] = {}  # by part of this process
+        self._troubles: dict[str, str | None] = {}  # by what cannot be done
         self._turns: dict[str, Turn] = {}
         self._schedule = Schedule.of(settings)
         self._watch()
@@ -209,12 +213,12 @@ class Engine:
     async def _hold_store(self) -> Recorded:
         """Open the store for writing, and then the cache, which only the process that has the store writes."""
         self.store = self._store()
-        held = AsyncExitStack()
-        await held.enter_async_context(self.store)
-        self._held = await self.resources.enter_async_context(held)
-        server = self._server(self.store.recorded, writes=True)
-        cache = Cache(None if server else self.settings.data_dir / CACHE_FOLDER, server=server)
-        self.cache = await held.enter_async_context(cache)
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self.store)
+            server = self._server(self.store.recorded, writes=True)
+            cache = Cache(None if server else self.settings.data_dir / CACHE_FOLDER, server=server)
+            self.cache = await held.enter_async_context(cache)
+            self._held = await self.resources.enter_async_context(held.pop_all())
         return self.store.recorded
 
     def _server(self, recorded: Recorded, *, writes: bool) -> Server | None:
@@ -232,7 +236,21 @@ class Engine:
 
     def _remark_shared(self, trouble: str | None) -> None:
         says = f"The shared cache (PNL_CACHE_URL) is not used: {trouble}. The numbers are the same without it."
-        self.model.remark(*([says] if trouble else []))
+        self._remark("shared cache", says if trouble else None)
+
+    def _remark(self, part: str, says: str | None) -> None:
+        """Say on the pages of this process what is wrong with a part of it, until that part is well again."""
+        self._remarks[part] = says
+        self.model.remark(*(each for each in self._remarks.values() if each is not None))
+
+    def _cannot(self, what: str, error: Exception | None) -> None:
+        """Say what this process cannot do with the record of another one, and go on; None: it can again."""
+        why = None if error is None else f"{error}"
+        if error is not None and why != self._troubles.get(what):  # it is tried again many times a minute
+            log.warning("%s: %s", what, why, exc_info=None if isinstance(error, PnlError) else error)
+        self._troubles[what] = why
+        unable = next((each for each in (FOLLOW, TAKE_OVER) if self._troubles.get(each) is not None), None)
+        self._remark("record", unable and f"{unable} now; the log says why, and it is tried again by itself.")
 
     async def _read_beside(self) -> Recorded:
         settings = self.settings
@@ -266,6 +284,7 @@ class Engine:
 
     def _run(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
+        task.add_done_callback(_mourn)
         self._tasks.append(task)
         return task
 
@@ -311,6 +330,8 @@ class Engine:
                 await self.retain()
             except (HistoryError, StoreError) as error:
                 log.warning("old snapshots stay where they are: %s", error)
+            except Exception:
+                log.exception("old snapshots stay where they are")
             await asyncio.sleep(RETAIN_S)
 
     async def retain(self) -> None:
@@ -334,6 +355,8 @@ class Engine:
                 await self.report_if_due(datetime.now(UTC))
             except PnlError as error:
                 log.warning("the report that is due is not written: %s", error)
+            except Exception:
+                log.exception("the report that is due is not written")
 
     async def report_if_due(self, now: datetime) -> Path | None:
         """Write the report that should be there by now; returns its file, None if there is nothing to do.
@@ -386,31 +409,41 @@ class Engine:
         while True:
             try:
                 await follower.catch_up(str(self._holder))
-            except StoreError as error:
-                log.warning("%s", error)
+                self._cannot(FOLLOW, None)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the next look may do better
+                self._cannot(FOLLOW, error)
             await asyncio.sleep(LOOK_S)
             if (left_s := until - time.monotonic()) <= 0:
                 return
             await self.cache.shared.heard(left_s)
 
     async def _takes_over(self) -> bool:
-        """Try to become the process that records."""
+        """Try to become the process that records; whatever goes wrong, the next try may do better."""
         try:
-            recorded = await self._hold_store()
+            recorded = await self._hold_or_read()
         except StoreHeld as held:
             self._holder = held.holder
+            self._cannot(TAKE_OVER, None)
             return False
-        except StoreReadOnly as error:
-            log.warning("%s", error)
-            self._records = False
-            recorded = await self._read_beside()
-        except StoreError as error:
-            log.warning("%s", error)
+        except Exception as error:  # noqa: BLE001 - see above
             self._holder = "another process"
+            self._cannot(TAKE_OVER, error)
             return False
         self._holder = None
+        self._cannot(TAKE_OVER, None)
+        self._cannot(FOLLOW, None)
         self.model.restore(recorded)
         return True
+
+    async def _hold_or_read(self) -> Recorded:
+        """Hold the store, or, where nothing can be written, only read it."""
+        try:
+            return await self._hold_store()
+        except StoreReadOnly as error:
+            recorded = await self._read_beside()
+            log.warning("%s", error)
+            self._records = False
+            return recorded
 
     async def aclose(self) -> None:
         """Stop polling, write what waits, close everything."""
@@ -663,6 +696,12 @@ def _hear(done: asyncio.Future[None]) -> None:
     """Take note of a failure that comes after everybody stopped waiting, or asyncio calls it unheard."""
     if not done.cancelled():
         done.exception()
+
+
+def _mourn(task: asyncio.Task[None]) -> None:
+    """Tell of a task that should have lived on: else nobody hears of it before the engine is closed."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s has ended; start this process anew", task.get_name(), exc_info=error)
 
 
 def _kind(settings: Settings) -> Kind:

@@ -430,3 +430,16 @@ async def test_a_third_party_adds_a_source_with_one_class(tmp_path, monkeypatch)
 def test_our_own_sources_come_through_the_same_door():
     """In the order of the equation."""
     assert list(source_classes())[:3] == ["kalshi", "anthropic", "john"]
+
+
+async def test_a_task_that_ends_by_a_failure_is_told_of_at_once(tmp_path, caplog):
+    """And not when the engine is closed, weeks later."""
+
+    async def fails():
+        raise ZeroDivisionError
+
+    async with simulated(tmp_path) as (_simulator, settings), Engine(settings) as engine:
+        await asyncio.wait([engine._run("fragile", fails())])
+
+        assert "fragile has ended" in caplog.text
+        assert "ZeroDivisionError" in caplog.text

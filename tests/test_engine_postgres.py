@@ -1,6 +1,7 @@
 """Dashboards on one database: one records, the others follow, and whoever is cut off gives way."""
 
 import asyncio
+import re
 import threading
 import time
 from contextlib import asynccontextmanager
@@ -9,10 +10,10 @@ from decimal import Decimal
 import psycopg
 from postgres import server
 from test_engine import next_snapshot, simulated
-from test_follower import figures
+from test_follower import figures, until
 
 from pnl.doctor.database import database_found
-from pnl.engine import Engine, history_of
+from pnl.engine import FOLLOW, TAKE_OVER, Engine, history_of
 from pnl.simulator import LivingMarket, RecordedAccount
 from pnl.store.postgres import LOCK
 
@@ -119,6 +120,41 @@ async def test_a_page_says_that_nothing_is_recorded_while_the_server_is_down(tmp
                 await next_snapshot(engine.model, is_wanted=records)
 
                 assert engine.unwritten_s == 0
+
+
+def cannot_be_read(snapshot):
+    return any(note.startswith(FOLLOW) for note in snapshot.notes)
+
+
+async def test_who_begins_to_follow_while_the_server_is_down_goes_on_once_it_is_back(tmp_path, caplog):
+    """The page says so, the log says why, and only once; then it takes over as if nothing had been."""
+    with server() as fragile:
+        url = fragile.new_database()
+        async with begun(tmp_path, url) as (first, second):
+            fragile.stop()
+            second.start()
+            await next_snapshot(second.model, is_wanted=cannot_be_read)
+            await first.aclose()
+            await until(lambda: second._troubles.get(TAKE_OVER))
+            fragile.start()
+
+            recorded = await next_snapshot(second.model, is_wanted=records)
+
+            assert not cannot_be_read(recorded)
+            assert caplog.text.count(f"{FOLLOW}: the database") == len(set(re.findall(f"{FOLLOW}: .*", caplog.text)))
+        [(rows, instants)] = fragile.rows(url, RECORDED)
+        assert rows == instants > 1
+
+
+@asynccontextmanager
+async def begun(folder, url):
+    """A dashboard that has recorded, and one that has read that and does not follow yet."""
+    async with simulated(folder, LivingMarket(days=3)) as (_simulator, settings):
+        often = settings.model_copy(update={"store_url": url, "poll_s": 0.2})
+        async with Engine(often, follows=True) as first:
+            await first.sync()
+            async with Engine(often.model_copy(update={"data_dir": folder / "elsewhere"}), follows=True) as second:
+                yield first, second
 
 
 async def test_the_recorded_account_is_the_same_in_a_file_and_in_a_database(tmp_path, postgres, recorded_account):

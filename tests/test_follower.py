@@ -175,6 +175,19 @@ async def test_a_disk_that_cannot_be_written_shows_what_it_holds_and_says_not_re
     assert shown.trade_count >= before.trade_count
 
 
+async def test_a_record_that_is_not_there_yet_is_read_once_it_is(tmp_path):
+    """Who looks goes on looking: the record is opened by whichever look finds it."""
+    with FileBeside(tmp_path / FILE, KIND) as beside:
+        with pytest.raises(StoreNotReady, match="is not there yet"):
+            beside.has_grown()
+        async with writing(tmp_path) as store:
+            await record(store, Bookkeeper().change(NOON, a_business()))
+
+            assert beside.has_grown()
+            assert beside.newest(()) is not None
+            assert not beside.has_grown()
+
+
 # With a server that both use
 
 

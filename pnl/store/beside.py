@@ -78,7 +78,8 @@ def read_newest(connection: Connection, sources: Iterable[str]) -> Snapshot | No
 class Beside(Protocol):
     """The record that another process writes; `with`. It may be used in any one thread at a time.
 
-    Everything raises `StoreError` when it cannot be read, or holds numbers of the other kind.
+    It is opened by the first question, and anew by the next one after it was lost. Every question raises `StoreError`
+    when it cannot be read, or holds numbers of the other kind.
     """
 
     where: str
@@ -113,57 +114,64 @@ class FileBeside:
     def __init__(self, path: Path, kind: Kind) -> None:
         self._path = path
         self._kind = kind
-        self._seen = 0
+        self._seen = -1
+        self._file = -1
+        self._open: sqlite3.Connection | None = None
 
     def __enter__(self) -> Self:
-        with self._said():
-            if not self._path.exists():
-                raise StoreNotReady(f"{self._path} is not there yet")
-            if known_version(self._path) < len(MIGRATIONS):
-                raise StoreNotReady(
-                    f"{self._path} is of an older version of pnl; start that process anew with this one"
-                )
-            with ExitStack() as opened:
-                self._connection = opened.enter_context(closing(reader(self._path)))
-                self._file = self._path.stat().st_ino
-                check_kind(self._connection, self._kind, str(self._path.parent), OTHER_FOLDER)
-                opened.pop_all()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._connection.close()
+        self._close()
 
     def has_grown(self) -> bool:
         """See `Beside`."""
-        with self._said():
-            if self._path.stat().st_ino != self._file:  # a damaged file was set aside, another stands in its place
-                self._connection.close()
-                self.__enter__()
-            version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        with self._opened() as connection:
+            version: int = connection.execute("PRAGMA data_version").fetchone()[0]
         is_new, self._seen = version != self._seen, version
         return is_new
 
     def recorded(self) -> Recorded:
         """See `Beside`."""
-        with self._said(), self._connection:
-            self._connection.execute("BEGIN")
-            return load(self._connection)
+        with self._opened() as connection, connection:
+            connection.execute("BEGIN")
+            return load(connection)
 
     def newest(self, sources: Iterable[str]) -> Snapshot | None:
         """See `Beside`."""
-        with self._said():
-            return read_newest(self._connection, sources)
+        with self._opened() as connection:
+            return read_newest(connection, sources)
 
     def holder(self) -> str | None:
         """See `Beside`: a folder is asked by trying to hold it."""
         return None
 
     @contextmanager
-    def _said(self) -> Iterator[None]:
+    def _opened(self) -> Iterator[sqlite3.Connection]:
         try:
-            yield
+            if not self._path.exists():
+                raise StoreNotReady(f"{self._path} is not there yet")
+            if self._open is None or self._path.stat().st_ino != self._file:
+                self._close()  # a damaged file was set aside, another stands in its place
+                self._open = self._checked()
+            yield self._open
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self._path} cannot be read: {error}") from error
+
+    def _checked(self) -> sqlite3.Connection:
+        if known_version(self._path) < len(MIGRATIONS):
+            raise StoreNotReady(f"{self._path} is of an older version of pnl; start that process anew with this one")
+        with ExitStack() as opened:
+            self._file, self._seen = self._path.stat().st_ino, -1
+            connection = opened.enter_context(closing(reader(self._path)))
+            check_kind(connection, self._kind, str(self._path.parent), OTHER_FOLDER)
+            opened.pop_all()
+        return connection
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
 
 
 def beside_of(folder: Path, url: SecretStr | None, kind: Kind) -> Beside:

@@ -1,7 +1,7 @@
 """What another process records in a database of PostgreSQL."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Self
 
 from pydantic import SecretStr
@@ -17,7 +17,7 @@ from pnl.store.tables import Recorded, load
 
 
 class DatabaseBeside:
-    """See `Beside`; a connection that was lost is made anew at the next question."""
+    """See `Beside`."""
 
     where = "in the same database"
 
@@ -28,8 +28,7 @@ class DatabaseBeside:
         self._open: Connection | None = None
 
     def __enter__(self) -> Self:
-        with self._connected():
-            return self
+        return self
 
     def __exit__(self, *exc_info: object) -> None:
         if self._open is not None:
@@ -62,9 +61,16 @@ class DatabaseBeside:
     def _connected(self) -> Iterator[Connection]:
         with said_of(self._address, "read"):
             if self._open is None or self._open.raw.closed:
-                self._open = connect(self._address, own_name(), read_only=True)
-                self._check(self._open)
+                self._open = self._checked()
             yield self._open
+
+    def _checked(self) -> Connection:
+        with ExitStack() as opened:
+            connection = connect(self._address, own_name(), read_only=True)
+            opened.callback(connection.raw.close)
+            self._check(connection)
+            opened.pop_all()
+        return connection
 
     def _check(self, connection: Connection) -> None:
         if known_version(connection, self._address) < len(MIGRATIONS):
