@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -15,7 +15,9 @@ from aiohttp import ClientError
 from pnl.bench.figures import spread, tell
 from pnl.bench.kill_checks import examine
 from pnl.bench.kill_dashboard import START_S, dashboard, simulator, tail
+from pnl.bench.kill_fleet import Fleet
 from pnl.bench.kill_viewer import Viewer
+from pnl.bench.redis_server import redis_server
 from pnl.errors import PnlError
 from pnl.store import Store
 from pnl.store.beside import FILE
@@ -26,6 +28,7 @@ LOAD = {"PNL_POLL_S": "0.1", "PNL_KALSHI_POLL_S": "1"}  # the venue refuses more
 LONGEST_LOAD_S = 2.0
 LONGEST_START_S = 3.0
 KILLED_EARLY = 1 / 8
+FLEET_FAULTS = ("lost", "corrupt_files", "duplicate_rows")
 FAULTS = ("lost", "damaged", "doubled")
 
 
@@ -33,13 +36,24 @@ def kill(
     *,
     times: Annotated[int, typer.Option(min=1, help="How often to kill the dashboard.")] = 200,
     seed: Annotated[int, typer.Option(help="Which random instants.")] = 1,
+    fleet: Annotated[bool, typer.Option("--fleet", help="Kill dashboards of one record in turn.")] = False,
+    redis: Annotated[bool, typer.Option("--redis", help="Give the fleet a shared cache.")] = False,
+    database: Annotated[str | None, typer.Option(help="An empty database of PostgreSQL for the fleet.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Kill the dashboard under load at random instants, and look for what it showed as recorded in what is on disk.
 
     A viewer on its websocket keeps every number that came without the mark "Not recorded". After each restart all of
     them have to be in the file, to the micro-dollar. Ends with 1 if any is not, or if a file is damaged.
+
+    A fleet is four dashboards on one record, with two pages open. `takeover_ms` is how long it takes, once the one that
+    collects is killed, until a page shows what another one has recorded since; `viewers_back_ms`, until each page moves
+    again whose own dashboard was killed, or the one that collects. Pages come to another dashboard, as behind a proxy.
     """
+    if fleet:
+        figures = asyncio.run(_kill_fleet(times, Random(seed), redis=redis, database=database))  # noqa: S311 - no secret
+        tell("Dashboards on one record, killed in turn", figures, as_json=as_json)
+        raise typer.Exit(any(figures[name] for name in FLEET_FAULTS))
     victims = asyncio.run(_kill(times, seed))
     lost, damaged, doubled = (sum(len(getattr(each, name)) for each in victims) for name in FAULTS)
     figures = {
@@ -55,6 +69,22 @@ def kill(
     tell("The dashboard, killed under load", figures, as_json=as_json)
     if lost or damaged or doubled:
         raise typer.Exit(1)
+
+
+async def _kill_fleet(times: int, random: Random, *, redis: bool, database: str | None) -> dict[str, object]:
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="pnl-kill-")))
+        settings = await stack.enter_async_context(simulator(folder)) | LOAD
+        if redis:
+            server = await stack.enter_async_context(redis_server(folder))
+            settings["PNL_CACHE_URL"] = server.url.get_secret_value()
+        if database is not None:
+            settings["PNL_STORE_URL"] = database
+        members = Fleet(folder, settings, random)
+        async with members.running():
+            for _ in stack.enter_context(progress_bars()).track(range(times), description="killing"):
+                await members.kill()
+        return await members.figures()
 
 
 async def _kill(times: int, seed: int) -> list["Victim"]:

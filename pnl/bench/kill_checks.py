@@ -1,4 +1,4 @@
-"""What is wrong with a recorded file: damage, records that are there twice, bars that do not fit their snapshots."""
+"""What is wrong with a record on disk: damage, rows that are there twice, bars that do not fit their snapshots."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -8,8 +8,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from pnl.records import MONEY_FIELDS
 from pnl.schema import BAR_PARTS
+from pnl.store.address import Address
+from pnl.store.connection import Connection
 
 MINUTE_MS = 60_000
 KEYS = {
@@ -46,16 +50,35 @@ def examine(path: Path) -> Recording:
         reader.execute("BEGIN")  # one instant for all of it
         damage = frozenset(text for (text,) in reader.execute("PRAGMA integrity_check") if text != "ok")
         net = dict(reader.execute("SELECT timestamp, net_pnl_micros FROM pnl_snapshots").fetchall())
-        return Recording(net, damage, frozenset([*_twice(reader), *(f"minute {each}" for each in odd_minutes(reader))]))
+        return Recording(net, damage, _doubled(reader, "NOT INDEXED"))
 
 
-def _twice(reader: sqlite3.Connection) -> Iterator[str]:
+def examine_database(url: SecretStr) -> Recording:
+    """The same of a database, whose own damage no statement finds.
+
+    Raises:
+        psycopg.Error: It cannot be read at all.
+    """
+    from pnl.store.postgres import connect, own_name  # noqa: PLC0415 - a part that may be left out
+
+    reader = connect(Address.of(url), own_name(), read_only=True)
+    with reader.raw, reader.raw.transaction():
+        reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        net = dict(reader.execute("SELECT timestamp, net_pnl_micros FROM pnl_snapshots").fetchall())
+        return Recording(net, frozenset(), _doubled(reader))
+
+
+def _doubled(reader: Connection, how: str = "") -> frozenset[str]:
+    return frozenset([*_twice(reader, how), *(f"minute {each}" for each in odd_minutes(reader))])
+
+
+def _twice(reader: Connection, how: str) -> Iterator[str]:
     for table, key in KEYS.items():
-        query = f"SELECT {key} FROM {table} NOT INDEXED GROUP BY {key} HAVING count(*) > 1"  # noqa: S608
+        query = f"SELECT {key} FROM {table} {how} GROUP BY {key} HAVING count(*) > 1"  # noqa: S608
         yield from (f"{table} {row}" for row in reader.execute(query))
 
 
-def odd_minutes(reader: sqlite3.Connection) -> Iterator[int]:
+def odd_minutes(reader: Connection) -> Iterator[int]:
     """Each minute, since the epoch, whose bar is not what its snapshots make it."""
     money = ", ".join(f"{name}_micros" for name in MONEY_FIELDS)
     rows = reader.execute(f"SELECT timestamp, {money} FROM pnl_snapshots ORDER BY timestamp")  # noqa: S608
