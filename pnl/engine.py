@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_args
 
+from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from pnl.alerts import AlertWatch, News, Notifier, Rules
@@ -39,7 +40,7 @@ from pnl.sources.breaker import BreakerState
 from pnl.sources.transport import DEADLINE_S as REQUEST_S
 from pnl.sources.transport import OnAnswer, Transport
 from pnl.sources.turn import Pace, Turn
-from pnl.store import FILE, Archived, Change, Kind, Recorded, Store, beside_of, read_beside
+from pnl.store import FILE, Archived, Change, Kind, Recorded, Store, beside_of, newest_beside, read_beside
 
 SLOWEST_COMMIT_S = 0.25
 LATE_S = 4.0
@@ -51,6 +52,7 @@ REPORT_S = 30
 SUMMARY_S = 60
 JUDGE_S = 1.0
 CACHE_FOLDER = "cache"
+REPLICA_S, MOST_BEHIND_S = 5.0, 5.0
 FOLLOW = "What another process records cannot be read"
 TAKE_OVER = "This process cannot record in the place of another one"
 POLLS_UNTIL_LATE = 2
@@ -267,6 +269,8 @@ class Engine:
         self._run("summarize", self._summarize())
         self._run("judge", self._judge())
         self._run("check-targets", self._check_targets())
+        if self.settings.store_read_url is not None:
+            self._run("watch-replica", self._watch_replica(self.settings.store_read_url))
         if self._holder is None:
             self._start_polling()
         else:
@@ -311,6 +315,27 @@ class Engine:
     async def _check_targets(self) -> None:
         for trouble in await asyncio.to_thread(troubles, self._notifier.targets):
             log.warning("%s", trouble)
+
+    async def _watch_replica(self, url: SecretStr) -> None:
+        """Say on the pages how old the history is that a replica answers, should it be old."""
+        while True:
+            await asyncio.sleep(REPLICA_S)
+            try:
+                self._remark("replica", await self._said_of_replica(url))
+            except Exception:
+                log.exception("the replica could not be looked at")
+
+    async def _said_of_replica(self, url: SecretStr) -> str | None:
+        shown, settings = self.model.snapshot, self.settings
+        try:
+            newest = await asyncio.to_thread(newest_beside, settings.data_dir, url, _kind(settings))
+        except StoreError:
+            return "The history cannot be asked now: its replica (PNL_STORE_READ_URL) does not answer."
+        if shown is None or newest is None or not shown.is_worth_recording:
+            return None
+        behind_s = (shown.taken_at - newest.taken_at).total_seconds()
+        says = f"The history ends {behind_s:.0f} s before the newest number: a replica (PNL_STORE_READ_URL) answers it."
+        return says if behind_s > MOST_BEHIND_S else None
 
     async def _tell(self, news: Sequence[News]) -> None:
         """Remember it first: a crash between the two then takes a message, and the page still says it."""

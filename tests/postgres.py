@@ -33,6 +33,9 @@ class Server:
         for path in (folder, secret):
             if self._user is not None:
                 os.chown(path, self._user.pw_uid, self._user.pw_gid)
+        self._begin(secret)
+
+    def _begin(self, secret):
         how = ("-U", "pnl", "--pwfile", secret, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8")
         self._run("initdb", "--no-sync", *how)
 
@@ -70,6 +73,18 @@ class Server:
         return self.url(name)
 
 
+class Replica(Server):
+    """One that takes over all that another one writes, as it is written, and can only be read."""
+
+    def __init__(self, folder, primary):
+        self._primary = primary
+        super().__init__(folder)
+
+    def _begin(self, _secret):
+        where = f"host=127.0.0.1 port={self._primary.port} user=pnl password='{PASSWORD}'"
+        self._run("pg_basebackup", "-R", "-X", "stream", "--checkpoint=fast", "--no-sync", "-d", where)
+
+
 def free_port():
     """A port of loopback that nobody has."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -79,8 +94,21 @@ def free_port():
 @contextmanager
 def server():
     """A server that runs, in a folder that others than root can enter."""
+    with _running(Server) as running:
+        yield running
+
+
+@contextmanager
+def replica(primary):
+    """A server that follows another one."""
+    with _running(Replica, primary) as running:
+        yield running
+
+
+@contextmanager
+def _running(kind, *of):
     folder = Path(tempfile.mkdtemp(prefix="pnl-postgres-"))
-    running = Server(folder)
+    running = kind(folder, *of)
     running.start()
     try:
         yield running

@@ -191,3 +191,9 @@ def read_beside(folder: Path, url: SecretStr | None, kind: Kind) -> Recorded:
     """
     with beside_of(folder, url, kind) as beside:
         return beside.recorded()
+
+
+def newest_beside(folder: Path, url: SecretStr | None, kind: Kind) -> Snapshot | None:
+    """The last snapshot that another process has recorded, see `read_beside`; None before the first."""
+    with beside_of(folder, url, kind) as beside:
+        return beside.newest(())
