@@ -4,9 +4,11 @@ import asyncio
 import json
 import re
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 
 import panel.io.server  # noqa: F401 - the routes are those that Panel puts in place of Bokeh's
@@ -369,6 +371,44 @@ async def test_pages_that_were_opened_and_closed_keep_nobody_out(client):
                 await websocket.receive()
 
         assert len(app.get_sessions("/app")) == MOST_WAITING + 1
+
+
+async def test_pages_that_one_process_is_asked_for_and_another_opens_keep_nobody_out(client):
+    """The system chooses who of several behind one address gets a request; neither takes such a page for unopened."""
+    family = {"secret_key": b"the key of all our processes, yes", "sign_sessions": True}
+    async with AsyncExitStack() as opened:
+        asked, app = await opened.enter_async_context(serving(**family))
+        other, _app = await opened.enter_async_context(serving(**family))
+        answered = Counter()
+        while answered[200] <= MOST_WAITING:
+            async with client.get(f"{asked}/app") as answer:
+                answered[answer.status] += 1
+                if answer.status != 200:  # too many in two seconds
+                    continue
+                token = TOKEN.search(await answer.text())[1]
+            page = client.ws_connect(f"{other}/app/ws", protocols=("bokeh", token))
+            await (await opened.enter_async_context(page)).receive()
+
+        assert len(app.get_sessions("/app")) == MOST_WAITING + 1
+        assert await status(client, f"{other}/app") == 200
+
+
+def test_a_process_knows_of_pages_that_another_one_opened():
+    """What is noted in a process is known to the one that started it, and the other way round; nothing else is."""
+    program = """
+import os
+from pnl.web.opened import Opened
+opened = Opened()
+opened.add("before")
+child = os.fork()
+if child == 0:
+    opened.add("after")
+    os._exit("before" not in opened)
+print(os.waitpid(child, 0)[1], "after" in opened, "never" in opened)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["0", "True", "False"]
 
 
 async def test_pages_that_nobody_opens_are_bounded(client, address):

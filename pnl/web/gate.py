@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 from bokeh.server.tornado import BokehTornado
-from bokeh.util.token import get_session_id
+from bokeh.util.token import check_token_signature, get_session_id
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest
 from tornado.routing import Router
@@ -24,6 +24,7 @@ from pnl.web.access import ROLE, Visitor, is_this_machine, read_passwords
 from pnl.web.export import PATH, Export
 from pnl.web.headers import ProtectiveHeaders
 from pnl.web.login import Login, LoginHandler, LogoutHandler, cookie_settings
+from pnl.web.opened import Opened
 from pnl.web.ops import HERE, LIMITS, OPS, Health, Refusal, served_engine
 from pnl.web.panel_login import TOO_MANY, PanelLogin, asks_by_itself
 from pnl.web.report import ReportFile
@@ -99,6 +100,8 @@ def _settings_and_login() -> tuple[Settings, Login | None]:
 
 class Gate(Router):
     """Decides for each request: refused, answered here, or handed on to the dashboard without what is secret in it."""
+
+    _opened_anywhere: ClassVar[Opened] = Opened()  # this is imported before several processes come to be
 
     def __init__(self, app: BokehTornado, settings: Settings, login: Login | None) -> None:
         self._app = app
@@ -235,7 +238,7 @@ class Gate(Router):
         if len(sessions) >= self._most_sessions:
             return self._handled(request, Later, text="As many pages as this dashboard may show are open.")
         is_burst = len(self._asked_at) == MOST_WAITING and now - self._asked_at[0] < BURST_S
-        self._opened &= {session.id for session in sessions}
+        self._opened = {session.id for session in sessions if self._was_opened(session.id)}
         if is_burst or len(sessions) - len(self._opened) >= MOST_WAITING:
             return self._handled(request, Later, text="Many pages were asked for and not opened yet.")
         self._asked_at.append(now)
@@ -247,8 +250,15 @@ class Gate(Router):
         if not path.endswith("/ws") or (path := path.removesuffix("/ws")) not in self._app.app_paths:
             return
         with suppress(*NO_TOKEN):  # who checks tokens refuses what is none
-            asked = get_session_id(page_token(request))
+            token = page_token(request)
+            asked = get_session_id(token)
             self._opened |= {asked} & {session.id for session in self._app.get_sessions(path)}
+            if check_token_signature(token, self._app.secret_key, signed=True):
+                Gate._opened_anywhere.add(asked)
+
+    def _was_opened(self, page: str) -> bool:
+        """Also by another process than the one that was asked for it; Bokeh builds such a page in both."""
+        return page in self._opened or page in Gate._opened_anywhere
 
     def _without_secrets(self, request: HTTPServerRequest, role: Role) -> HTTPServerRequest:
         kept = {name: text for name, text in request.headers.items() if HANDED_ON.fullmatch(name)}
