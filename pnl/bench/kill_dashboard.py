@@ -1,7 +1,6 @@
 """The dashboard and its upstreams as programs of their own, so that either can be ended at any instant."""
 
 import asyncio
-import os
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -9,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pnl.bench.figures import python
+from pnl.bench.figures import cpu_s, python
 from pnl.errors import PnlError, SimulatorError
 from pnl.web.folder import app_folder
 
@@ -27,9 +26,8 @@ class Served:
     address: str
 
     def cpu_s(self) -> float:
-        """Seconds of a core that it has used so far; they hardly grow when others use the machine too."""
-        ticks = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[11:13]
-        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+        """Seconds of a core that it has used so far."""
+        return cpu_s(self.process.pid)
 
     async def end(self, number: int) -> None:
         """Send it a signal, and wait until it is gone."""
@@ -39,7 +37,12 @@ class Served:
 
 @asynccontextmanager
 async def dashboard(
-    folder: Path, settings: Mapping[str, str], *, log: Path, program: str = "panel"
+    folder: Path,
+    settings: Mapping[str, str],
+    *,
+    log: Path,
+    program: str = "panel",
+    arguments: Sequence[str] = (),
 ) -> AsyncIterator[Served]:
     """Run `panel serve app/` on a data folder with these settings and no others; it listens a while after.
 
@@ -48,10 +51,12 @@ async def dashboard(
         settings: By name (`PNL_…`). The reporting time zone is UTC.
         log: Where what the program says is added.
         program: The module that is run in the place of `panel`.
+        arguments: More of them for `panel serve`.
     """
     [metrics] = free_ports(1)
     ours = {"PNL_DATA_DIR": str(folder), "PNL_TIMEZONE": "UTC", "PNL_METRICS_PORT": str(metrics)}
-    async with served(app_folder(), ours | dict(settings), log=log, program=program) as running:
+    every = ours | dict(settings)
+    async with served(app_folder(), every, log=log, program=program, arguments=arguments) as running:
         yield running
 
 

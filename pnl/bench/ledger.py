@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pnl.bench.browser import chromium
-from pnl.bench.figures import spread, tell
+from pnl.bench.figures import named, spread, tell
 from pnl.bench.kill_dashboard import START_S, dashboard, listening
-from pnl.bench.load import named
 from pnl.records import Batch, Fill, Side
 from pnl.simulator import LivingMarket, Simulator
 from pnl.store import Change, Store

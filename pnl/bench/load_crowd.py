@@ -12,7 +12,7 @@ from pathlib import Path
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 
 from pnl.bench.kill_dashboard import START_S, Served, tail
-from pnl.bench.page import Page, Point
+from pnl.bench.page import AGAIN_S, Page, Point
 from pnl.errors import PnlError
 from pnl.terminal import said
 
@@ -165,7 +165,7 @@ class Crowd:
         for _ in range(MOST_TRIES):
             began_s = time.perf_counter()
             try:
-                later_s = await listener.open(self._session)
+                later_s = await self._opened(listener)
             except (ClientError, OSError):
                 break
             except asyncio.CancelledError:
@@ -178,6 +178,13 @@ class Crowd:
             await asyncio.sleep(later_s)
         joined.refused += 1
         return None
+
+    async def _opened(self, listener: Listener) -> float | None:
+        """Open a page; one that says that its server begins only now loads itself anew until there is more to see."""
+        async with asyncio.timeout(START_S):
+            while (later_s := await listener.open(self._session)) == AGAIN_S:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(AGAIN_S)
+        return later_s
 
     async def heard_all(self, until_ms: float) -> None:
         """Wait until everybody knows a point that was published later, so that nothing older is still on its way."""

@@ -149,6 +149,11 @@ class Page:
         """Whether it follows."""
         return self._socket is not None and self._pulled.done() and not self._socket.gone.done()
 
+    @property
+    def port(self) -> int | None:
+        """The port of its websocket on this side; None: it is not open."""
+        return self._socket.port if self._socket is not None and self.is_open else None
+
     def begun(self) -> None:
         """A document was pulled: texts and line are those of the server."""
 

@@ -16,9 +16,8 @@ from aiohttp import web
 from yarl import URL
 
 from pnl.bench.browser import Painted, chromium, painted, shown, watched
-from pnl.bench.figures import spread, tell
+from pnl.bench.figures import named, spread, tell
 from pnl.bench.kill_dashboard import START_S, Served, dashboard, listening, served
-from pnl.bench.load import named
 from pnl.bench.load_venue import RestlessMarket
 from pnl.errors import PnlError
 from pnl.simulator import Simulator

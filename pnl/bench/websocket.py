@@ -157,6 +157,11 @@ class Socket(asyncio.Protocol):
         for part in ({"msgid": token_urlsafe(8), "msgtype": kind}, {}, content):
             self._transport.write(frame(msgspec.json.encode(part)))
 
+    @property
+    def port(self) -> int:
+        """The port of this end."""
+        return int(self._transport.get_extra_info("sockname")[1])
+
     def cut(self) -> None:
         """End it without a word, as a page does whose machine goes away."""
         self._transport.abort()
