@@ -31,7 +31,7 @@ from pnl.web.gate import guard, require_guard
 from pnl.web.ops import port_of, serve_ops, served_engine
 
 TURNS = 4
-AGAIN_S = 2.0
+AGAIN_S = 1.0
 
 log = logging.getLogger("pnl.app")
 guard()
@@ -82,7 +82,7 @@ async def _open(engine: Engine, hub: Hub) -> None:
         )
         await opening(engine.__aenter__)
         pn.state.cache.pop("failure", None)
-        hub.recall(await engine.store.snapshots(limit=LINE_POINTS))
+        await _recall(engine, hub)
         engine.start()
         await engine.warm_history()
     except PnlError as error:
@@ -95,6 +95,13 @@ async def _open(engine: Engine, hub: Hub) -> None:
 def _again(tried: RetryCallState) -> None:
     if tried.outcome is not None and isinstance(error := tried.outcome.exception(), PnlError):
         _failed(error)
+
+
+async def _recall(engine: Engine, hub: Hub) -> None:
+    try:
+        hub.recall(await engine.store.snapshots(limit=LINE_POINTS))
+    except StoreError as error:
+        log.warning("the line begins with the next number: %s", error)
 
 
 def doers_of(engine: Engine) -> Doers:

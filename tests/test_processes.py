@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from browsing import complaint, number_moves, served, settings_of, until, visit
 from playwright.async_api import expect
+from postgres import server
 from redis_here import asked, started
 
 from pnl.simulator import LivingMarket, Simulator
@@ -24,9 +25,9 @@ TWO = ("panel", "serve", "app/", "--num-procs", "2")
 @pytest_asyncio.fixture(loop_scope="module")
 async def redis(tmp_path_factory):
     """A Redis server on the loop of these tests."""
-    server = await started(tmp_path_factory.mktemp("redis"))
-    yield server
-    await server.kill()
+    running = await started(tmp_path_factory.mktemp("redis"))
+    yield running
+    await running.kill()
 
 
 def collector(folder):
@@ -96,3 +97,19 @@ async def test_with_a_shared_cache_that_dies_too_nothing_is_lost_and_the_pages_s
         [recorded] = reader.execute("SELECT count(*) FROM pnl_snapshots").fetchone()
         assert reader.execute("SELECT sum(snapshots) FROM pnl_1m").fetchone() == (recorded,)
         assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+async def test_a_dashboard_whose_database_is_away_when_it_starts_goes_on_once_it_is_there(browser, tmp_path):
+    """The page says why there is nothing to see, and comes to life without a click or another start of the process."""
+    with server() as fragile:
+        url = fragile.new_database().get_secret_value()
+        fragile.stop()
+        async with Simulator(LivingMarket(days=3)) as simulator:
+            ours = served(tmp_path, PNL_POLL_S="0.5", PNL_STORE_URL=url, **settings_of(simulator))
+            async with ours as (process, address), visit(browser, address) as page:
+                await expect(page.locator("body")).to_contain_text(re.compile("cannot be opened: .* the server up"))
+                fragile.start()
+
+                await number_moves(page)
+
+                assert complaint(process.said) == ""
