@@ -17,6 +17,7 @@ class Follower:
         self._model = model
         self._beside = beside
         self._shown: Snapshot | None = None
+        self._is_behind = False
 
     async def catch_up(self, holder: str) -> None:
         """Show the newest snapshot, if it is news, and say who records.
@@ -45,8 +46,12 @@ class Follower:
 
     def _look(self) -> Looked:
         """The newest snapshot if there is a new one, and a model of its records if it counts other ones."""
-        if not self._beside.has_grown():
-            return None, None
+        self._is_behind = self._beside.has_grown() or self._is_behind  # that is said once, and reading it may fail
+        found = self._read() if self._is_behind else (None, None)
+        self._is_behind = False
+        return found
+
+    def _read(self) -> Looked:
         newest = self._beside.newest(self._model.readings)
         if newest is None or newest == self._shown:
             return None, None

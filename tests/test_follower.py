@@ -175,6 +175,35 @@ async def test_a_disk_that_cannot_be_written_shows_what_it_holds_and_says_not_re
     assert shown.trade_count >= before.trade_count
 
 
+class FragileBeside(FileBeside):
+    """The record of a folder, which cannot be read once."""
+
+    breaks = True
+
+    def recorded(self):
+        breaks, self.breaks = self.breaks, False
+        if breaks:
+            raise StoreError("it is gone")
+        return super().recorded()
+
+
+async def test_what_could_not_be_read_is_read_at_the_next_look(tmp_path):
+    """And not once something else is recorded: there may come nothing for hours."""
+    async with writing(tmp_path) as store:
+        await record(store, Bookkeeper().change(NOON, a_business()))
+    model = PnLModel()
+
+    with FragileBeside(tmp_path / FILE, KIND) as beside:
+        follower = Follower(model, beside)
+        with pytest.raises(StoreError, match="gone"):
+            await follower.catch_up("process 1")
+        assert model.snapshot is None
+
+        await follower.catch_up("process 1")
+
+    assert model.snapshot.taken_at == NOON
+
+
 async def test_a_record_that_is_not_there_yet_is_read_once_it_is(tmp_path):
     """Who looks goes on looking: the record is opened by whichever look finds it."""
     with FileBeside(tmp_path / FILE, KIND) as beside:
