@@ -423,7 +423,7 @@ class Engine:
         with beside_of(self.settings.data_dir, self.settings.store_url, _kind(self.settings)) as beside:
             follower = Follower(self.model, beside)
             async with self.cache:
-                while not await self._takes_over():
+                while not await self._takes_over(follower):
                     await self._catch_up(follower)
         self._remark_shared(self.cache.shared.trouble)
         self._start_polling()
@@ -442,10 +442,10 @@ class Engine:
                 return
             await self.cache.shared.heard(left_s)
 
-    async def _takes_over(self) -> bool:
+    async def _takes_over(self, follower: Follower) -> bool:
         """Try to become the process that records; whatever goes wrong, the next try may do better."""
         try:
-            recorded = await self._hold_or_read()
+            recorded = await self._hold_or_read(follower)
         except StoreHeld as held:
             self._holder = held.holder
             self._cannot(TAKE_OVER, None)
@@ -460,8 +460,13 @@ class Engine:
         self.model.restore(recorded)
         return True
 
-    async def _hold_or_read(self) -> Recorded:
-        """Hold the store, or, where nothing can be written, only read it."""
+    async def _hold_or_read(self, follower: Follower) -> Recorded:
+        """Hold the store, or, where nothing can be written, only read it.
+
+        Who holds a database is asked on the connection that is there: to try for it takes a new one.
+        """
+        if (holder := await follower.holder()) is not None:
+            raise StoreHeld(f"{holder} records", holder)
         try:
             return await self._hold_store()
         except StoreReadOnly as error:

@@ -1,6 +1,7 @@
 """A model that shows what another process records, for a dashboard on a data folder that is taken."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 from pnl.model import PnLModel
@@ -28,16 +29,25 @@ class Follower:
         Raises:
             StoreError: The record cannot be read now.
         """
-        newest, restored = await self._looked()
+        newest, restored = await self._in_thread(self._look)
         if restored is not None:
             self._model.become(restored)
         if newest is not None:
             says = f"Recorded by {holder} {self._beside.where}; this page follows it."
             self._model.show_recorded(replace(newest, notes=(says, *newest.notes)))
 
-    async def _looked(self) -> Looked:
+    async def holder(self) -> str | None:
+        """The process that records, None if there is none or it is not told.
+
+        Raises:
+            StoreError: The record cannot be read now.
+        """
+        return await self._in_thread(self._beside.holder)
+
+    @staticmethod
+    async def _in_thread[T](look: Callable[[], T]) -> T:
         """Look in a thread; should nobody wait any more, wait for its end, so that the record can be closed."""
-        looking = asyncio.ensure_future(asyncio.to_thread(self._look))
+        looking = asyncio.ensure_future(asyncio.to_thread(look))
         try:
             return await asyncio.shield(looking)
         except asyncio.CancelledError:

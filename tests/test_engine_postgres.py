@@ -62,6 +62,17 @@ async def test_a_second_dashboard_follows_and_takes_over_within_five_seconds(tmp
     assert rows == instants > 0
 
 
+async def test_who_follows_does_not_try_for_a_database_that_is_held(tmp_path, postgres):
+    """Each try would be a new connection, twice a second; who holds it is asked on the one that is there."""
+    async with two(tmp_path, postgres.new_database()) as (_first, second):
+        await next_snapshot(second.model, is_wanted=follows)
+        untried = second.store
+        for _ in range(4):
+            await next_snapshot(second.model, is_wanted=follows)
+
+        assert second.store is untried
+
+
 def takes_the_place(postgres, url):
     """A process elsewhere that waits for the lock, so that it is the next to have it; gives its connection."""
     connection = psycopg.connect(
