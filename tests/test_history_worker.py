@@ -16,6 +16,7 @@ from recording import KIND, at_ms, record, recorded, snapshot, writing
 from pnl.errors import HistoryDown, HistoryError
 from pnl.history.client import SHARED_ANSWERS, History
 from pnl.history.monitor import KEPT_SLOW, KEPT_TIMES, QueryMonitor
+from pnl.history.wire import Counted, Opening, Question, frame
 from pnl.store import Change
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one worker for many questions
@@ -331,6 +332,22 @@ async def test_a_worker_ends_with_the_process_that_asks(path):
 
     assert ended(pidfd, LONGEST_S)
     os.close(pidfd)
+
+
+async def test_a_worker_whose_answer_nobody_takes_ends_without_a_word(path):
+    """Who asked was killed meanwhile: its log has enough to say."""
+    all_of_it = {"start_ms": None, "end_ms": None, "bucket": "1h", "column": "net_pnl", "most": 1000, "filters": ()}
+    asked = frame(Opening(str(path), KIND, "UTC", Counted())) + frame(Question("bars", all_of_it))
+    pipe = asyncio.subprocess.PIPE
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "pnl.history.worker", stdin=pipe, stdout=pipe, stderr=pipe, cwd=Path(__file__).parents[1]
+    )
+    worker._transport.get_pipe_transport(1).close()
+    worker.stdin.write(asked)
+    worker.stdin.close()
+
+    assert await asyncio.wait_for(worker.stderr.read(), 60) == b""
+    assert await worker.wait() == 0
 
 
 async def test_each_kind_of_question_is_counted_and_timed(path):

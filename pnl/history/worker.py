@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from zoneinfo import ZoneInfo
@@ -28,7 +29,7 @@ def main() -> None:
     """Answer until nobody asks any more."""
     os.umask(0o077)
     sys.modules["pandas"] = None  # type: ignore[assignment] # DuckDB would import it, only to see that nothing is one of its
-    with os.fdopen(os.dup(1), "wb") as out:
+    with suppress(BrokenPipeError), os.fdopen(os.dup(1), "wb") as out:  # who asked was killed before it had its answer
         os.dup2(2, 1)  # whatever a library prints must not stand between two answers
         opening = read_frame(sys.stdin.buffer)
         if opening is not None:
