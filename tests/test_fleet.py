@@ -1,8 +1,11 @@
 """One that collects, others that stand by and two pages, as processes: each is killed in turn, and nothing is lost."""
 
+import asyncio
+import time
 from random import Random
 
 from browsing import settings_of
+from postgres import server
 from test_engine import simulated
 
 from pnl.bench.kill_fleet import Fleet
@@ -15,16 +18,27 @@ FAULTS = ("lost", "corrupt_files", "duplicate_rows")
 QUICK = {"PNL_POLL_S": "0.3", "PNL_KALSHI_POLL_S": "0.5"}
 
 
-async def killed_in_turn(folder, **shared):
-    """Kill one of each role; gives what `pnl bench kill --fleet` tells of it."""
+async def killed_in_turn(folder, *, database=None, **shared):
+    """Kill one of each role, and the server of their database; gives what `pnl bench kill --fleet` tells of it."""
     async with simulated(folder / "venue", LivingMarket(days=3)) as (simulator, settings):
         fleet = Fleet(folder, settings_of(simulator) | QUICK | shared, Random(1))  # noqa: S311 - no secret
         async with fleet.running():
             for _ in range(EACH_ROLE):
                 await fleet.kill()
+            if database is not None:
+                await check_restart(database, fleet)
         figures = await fleet.figures()
         await check_no_gap(fleet, settings)
     return figures
+
+
+async def check_restart(database, fleet):
+    """All of them go on once it is back, whoever records then."""
+    await asyncio.to_thread(database.stop)
+    await asyncio.to_thread(database.start)
+    since_ms = time.time() * 1000
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(visitor.sees_after(since_ms) for visitor in fleet.visitors))
 
 
 async def check_no_gap(fleet, settings):
@@ -52,10 +66,9 @@ async def test_on_one_data_folder_with_a_shared_cache_the_others_go_on_and_nothi
     check(await killed_in_turn(tmp_path, PNL_CACHE_URL=redis.url.get_secret_value()))
 
 
-async def test_on_one_database_with_folders_of_their_own_the_others_go_on_and_nothing_is_lost(
-    tmp_path, redis, postgres
-):
-    """PostgreSQL and Redis, as on machines of their own."""
+async def test_on_one_database_with_folders_of_their_own_the_others_go_on_and_nothing_is_lost(tmp_path, redis):
+    """PostgreSQL and Redis, as on machines of their own; at last the database itself dies and is back."""
     shared = {"PNL_CACHE_URL": redis.url.get_secret_value()}
-    url = postgres.new_database()
-    check(await killed_in_turn(tmp_path, PNL_STORE_URL=url.get_secret_value(), **shared))
+    with server() as fragile:
+        url = fragile.new_database().get_secret_value()
+        check(await killed_in_turn(tmp_path, database=fragile, PNL_STORE_URL=url, **shared))
