@@ -1,14 +1,14 @@
 """A model that shows what another process records, for a dashboard on a data folder that is taken."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pnl.model import PnLModel
-from pnl.records import Snapshot
+from pnl.records import Mark, Snapshot
 from pnl.store import Beside
 
-type Looked = tuple[Snapshot | None, PnLModel | None]
+type Looked = tuple[Snapshot | None, PnLModel | Sequence[Mark]]
 
 
 class Follower:
@@ -29,9 +29,11 @@ class Follower:
         Raises:
             StoreError: The record cannot be read now.
         """
-        newest, restored = await self._in_thread(self._look)
-        if restored is not None:
-            self._model.become(restored)
+        newest, known = await self._in_thread(self._look)
+        if isinstance(known, PnLModel):
+            self._model.become(known)
+        else:
+            self._model.price(known)
         if newest is not None:
             says = f"Recorded by {holder} {self._beside.where}; this page follows it."
             self._model.show_recorded(replace(newest, notes=(says, *newest.notes)))
@@ -55,17 +57,17 @@ class Follower:
             raise
 
     def _look(self) -> Looked:
-        """The newest snapshot if there is a new one, and a model of its records if it counts other ones."""
+        """The newest snapshot if there is a new one, and a model of its records, or prices if those are the same."""
         self._is_behind = self._beside.has_grown() or self._is_behind  # that is said once, and reading it may fail
-        found = self._read() if self._is_behind else (None, None)
+        found = self._read() if self._is_behind else (None, ())
         self._is_behind = False
         return found
 
     def _read(self) -> Looked:
         newest = self._beside.newest(self._model.readings)
         if newest is None or newest == self._shown:
-            return None, None
+            return None, ()
         is_same = self._shown is not None and newest.records == self._shown.records
-        restored = None if is_same else self._model.restored(self._beside.recorded())
+        known = self._beside.marks() if is_same else self._model.restored(self._beside.recorded())
         self._shown = newest
-        return newest, restored
+        return newest, known

@@ -299,6 +299,10 @@ class PnLModel(param.Parameterized):
         self._sequence += 1
         self.show(replace(snapshot, sequence=self._sequence))
 
+    def price(self, marks: Iterable[Mark]) -> None:
+        """Take in prices that another process recorded; its snapshot has them in it."""
+        self._take_in_marks(marks)
+
     async def poll(self) -> Snapshot:
         """Poll every source once and show the result, without recording it; for notebooks."""
         await self.pull_all()

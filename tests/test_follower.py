@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 from contextlib import asynccontextmanager, closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 from recording import KIND, NOON, Bookkeeper, a_business, record, writing
@@ -20,7 +21,7 @@ from pnl.errors import ConfigError, HistoryError, StoreError, StoreNotReady
 from pnl.follower import Follower
 from pnl.history.client import History
 from pnl.model import PnLModel
-from pnl.records import MONEY_FIELDS
+from pnl.records import MONEY_FIELDS, Batch, Mark
 from pnl.schema import MIGRATIONS
 from pnl.simulator import LivingMarket
 from pnl.store import FILE
@@ -282,6 +283,25 @@ async def test_who_stops_following_waits_until_nobody_reads_the_record(tmp_path)
     assert waits
     assert was_read
     assert model.ledger is before  # what nobody waits for is not taken in
+
+
+async def test_the_prices_of_open_positions_follow_though_no_record_came(tmp_path):
+    """A price is no record; the table of positions has to fit the total above it at each snapshot."""
+    book, model = Bookkeeper(), PnLModel()
+    async with writing(tmp_path) as store:
+        await record(store, book.change(NOON, a_business()))
+        with FileBeside(tmp_path / FILE, KIND) as beside:
+            follower = Follower(model, beside)
+            await follower.catch_up("process 1")
+            for minutes, usd in enumerate(("0.50", "0.60"), 1):
+                later = NOON + timedelta(minutes=minutes)
+                mark = Mark("KXB-1-1", Decimal(usd), Decimal(usd), later)
+
+                await record(store, book.change(later, Batch(marks=(mark,))))
+                await follower.catch_up("process 1")
+
+                assert model.marks == {"KXB-1-1": mark}
+                assert model.snapshot.taken_at == later
 
 
 async def test_both_answer_with_the_newest_numbers_from_the_shared_cache(tmp_path, redis):

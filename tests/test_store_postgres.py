@@ -118,6 +118,7 @@ async def test_what_another_process_records_is_seen_beside_it(home, postgres):
             assert not beside.has_grown()
             assert beside.newest(("kalshi",)).taken_at == snapshot(0).taken_at
             assert set(beside.recorded().fills) == set(EVERYTHING.fills)
+            assert beside.marks() == EVERYTHING.marks
             cut_off(home, postgres)
             with pytest.raises(StoreError, match=r"the database .* cannot be read"):
                 beside.has_grown()

@@ -10,12 +10,12 @@ from typing import Protocol, Self
 from pydantic import SecretStr
 
 from pnl.errors import StoreError, StoreNotReady
-from pnl.records import Snapshot
+from pnl.records import Mark, Snapshot
 from pnl.rows import to_snapshot
 from pnl.schema import MIGRATIONS, SNAPSHOT_COLUMNS
 from pnl.store.connection import Connection
 from pnl.store.place import Kind, with_postgres
-from pnl.store.tables import Recorded, load
+from pnl.store.tables import Recorded, load, read_marks
 
 FILE = "pnl.db"
 OTHER_FOLDER = "PNL_DATA_DIR to another folder"
@@ -97,6 +97,10 @@ class Beside(Protocol):
         """All records, as of one instant."""
         ...
 
+    def marks(self) -> tuple[Mark, ...]:
+        """The last price of each market: that is no record, and none comes when it changes."""
+        ...
+
     def newest(self, sources: Iterable[str]) -> Snapshot | None:
         """The last snapshot, with what it says of these sources; None before the first."""
         ...
@@ -136,6 +140,11 @@ class FileBeside:
         with self._opened() as connection, connection:
             connection.execute("BEGIN")
             return load(connection)
+
+    def marks(self) -> tuple[Mark, ...]:
+        """See `Beside`."""
+        with self._said():
+            return read_marks(self._connection)
 
     def newest(self, sources: Iterable[str]) -> Snapshot | None:
         """See `Beside`."""

@@ -7,13 +7,13 @@ from typing import Self
 from pydantic import SecretStr
 
 from pnl.errors import StoreNotReady
-from pnl.records import Snapshot
+from pnl.records import Mark, Snapshot
 from pnl.schema import MIGRATIONS
 from pnl.store.address import Address
 from pnl.store.beside import check_kind, read_newest
 from pnl.store.place import Kind
 from pnl.store.postgres import Connection, connect, holder, known_version, own_name, said_of
-from pnl.store.tables import Recorded, load
+from pnl.store.tables import Recorded, load, read_marks
 
 
 class DatabaseBeside:
@@ -46,6 +46,11 @@ class DatabaseBeside:
         with self._connected() as connection, connection.raw.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             return load(connection)
+
+    def marks(self) -> tuple[Mark, ...]:
+        """See `Beside`."""
+        with self._connected() as connection:
+            return read_marks(connection)
 
     def newest(self, sources: Iterable[str]) -> Snapshot | None:
         """See `Beside`."""

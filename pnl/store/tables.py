@@ -227,7 +227,7 @@ def load(connection: Connection) -> Recorded:
     return Recorded(
         fills=tuple(map(to_fill, fills)),
         settlements=tuple(map(to_settlement, settlements)),
-        marks=tuple(to_mark(row) for row in rows("SELECT * FROM kalshi_marks")),
+        marks=read_marks(connection),
         cost_days=tuple(to_cost_day(key, lines) for key, lines in groupby(costs, key=lambda row: row[:2])),
         deals=tuple(map(to_deal, deals)),
         sources={
@@ -238,6 +238,11 @@ def load(connection: Connection) -> Recorded:
         damage=tuple(what for (what,) in rows("SELECT what FROM damage WHERE found_ms > ?", (_ago_ms(SHOWN_FOR_MS),))),
         identity="".join(value for (value,) in rows("SELECT value FROM meta WHERE key = 'identity'")),
     )
+
+
+def read_marks(connection: Connection) -> tuple[Mark, ...]:
+    """The last price of each market."""
+    return tuple(to_mark(row) for row in connection.execute("SELECT * FROM kalshi_marks"))
 
 
 def _all(connection: Connection, table: RecordTable) -> list[tuple[Any, ...]]:
