@@ -321,6 +321,7 @@ def test_a_run_of_five_sessions_ends_well(capsys):
     assert (figures["processes"], figures["redis"], figures["sessions_by_process"]) == (1, False, [5])
     assert figures["joining_sessions"] == 2
     assert figures["bytes_per_update"] > 0
+    assert figures["bytes_per_update_mean"] > 0
     assert figures["rate_got"] > 0
     assert {
         "delivery_ms_p50",

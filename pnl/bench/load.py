@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import isnan
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
@@ -67,8 +67,8 @@ def load(
     pss_mb (what several share counts once), history_rss_mb (the process of the history, not in the others);
     creation_cpu_ms per session without what was streamed meanwhile, creation_s_p50 to _max until the document is there;
     refused, put_off (asked to come back later), missed_points, disordered_points, unlike_server, disconnected;
-    bytes_per_update (median; payloads of the websocket); client_cpu_percent, of this process; other_cpu_percent, of
-    whatever else ran on the machine, the venue included.
+    bytes_per_update (median; payloads of the websocket), bytes_per_update_mean; client_cpu_percent, of this process;
+    other_cpu_percent, of whatever else ran on the machine, the venue included.
 
     With --processes: CPU and memory are those of all that serve and of the one that started them, together;
     sessions_by_process, the one that collects first; lag, rate_got and shown_share (which part of the recorded
@@ -359,6 +359,7 @@ def deliveries(window: Window, crowd: Crowd) -> dict[str, Any]:
         "unchanged_updates": sum(one == other for one, other in pairwise(first)),
         **named("delivery_ms", spread(delays(window, crowd), digits=1)),
         "bytes_per_update": median(sizes) if sizes else None,
+        "bytes_per_update_mean": round(mean(sizes)) if sizes else None,
     }
 
 
