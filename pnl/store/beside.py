@@ -143,8 +143,8 @@ class FileBeside:
 
     def marks(self) -> tuple[Mark, ...]:
         """See `Beside`."""
-        with self._said():
-            return read_marks(self._connection)
+        with self._opened() as connection:
+            return read_marks(connection)
 
     def newest(self, sources: Iterable[str]) -> Snapshot | None:
         """See `Beside`."""
