@@ -41,9 +41,7 @@ class DatabasePlace:
     def release(self) -> None:
         """See `Place`; where the connection was lost, the server has let go by itself."""
         if self._writing is not None and not self._writing.raw.closed:
-            with suppress(psycopg.Error):  # asked for, as a session ends some time after it is closed
-                self._writing.raw.execute("SELECT pg_advisory_unlock(%s::int, %s::int)", LOCK)
-            self._writing.raw.close()
+            _let_go(self._writing)
 
     @contextmanager
     def open_to_write(self) -> Iterator[Recorded]:
@@ -87,7 +85,7 @@ class DatabasePlace:
         if self._writing is None or self._writing.raw.closed:
             connection = self._take()
             if connection.execute("SELECT value FROM meta WHERE key = 'writer'").fetchone() != (self._name,):
-                connection.raw.close()
+                _let_go(connection)
                 raise self._held("another process")
             self._writing = connection
         return self._writing
@@ -115,3 +113,10 @@ class DatabasePlace:
                 f"{self._address} does not hold what was written to it ({damage}); "
                 "restore a backup of it, or set PNL_STORE_URL to an empty database"
             ) from damage
+
+
+def _let_go(connection: Connection) -> None:
+    """Give the lock back and close; it is asked for, as a session ends some time after it is closed."""
+    with suppress(psycopg.Error):
+        connection.raw.execute("SELECT pg_advisory_unlock(%s::int, %s::int)", LOCK)
+    connection.raw.close()
