@@ -273,3 +273,48 @@ async def test_the_drift_says_in_a_word_what_it_is(browser, state):
         word = await page.evaluate("getComputedStyle(document.querySelector('.drift .word'), '::before').content")
         assert state in word
         await expect(page.locator(".drift b")).to_have_text("-$12.40")
+
+
+BEGIN = """() => {
+    const models = {"pnl-fields": {data: {name: [], text: []}, patching: {connect: (heard) => window.patch = heard}},
+                    "pnl-seen": {}, "pnl-line": {data: {t0: [5]}}};
+    window.Bokeh = {documents: [{get_model_by_id: (id) => models[id], roots: () => []}]};
+    window.pnl.plot = window.pnl.wish = {begin() {}};
+    document.querySelector(".pnl").dataset.reportMs = 2000;
+    window.pnl.begin();
+    window.seen = models["pnl-seen"];
+}"""
+IN_MS = """() => new Promise((done) => setTimeout(
+    () => done(new Response("ok", {headers: {"Now-Ms": String(Date.now() - %d)}})), %d))"""
+
+
+async def patched(page):
+    """A patch comes; what the page reports of it, if it does."""
+    await page.evaluate("window.patch()")
+    await passes(page, 2)
+    return await page.evaluate("window.seen.report && JSON.parse(window.seen.report)")
+
+
+async def test_what_was_painted_when_is_reported_once_the_servers_clock_is_known_closely(browser):
+    """The first answer comes while the page is still being made, and says little of the way."""
+    async with staged(browser, answers=IN_MS % (0, 80)) as page:
+        await passes(page, 1)
+        await page.evaluate(BEGIN)
+        await page.evaluate(f"() => {{ window.server = {IN_MS % (300, 4)} }}")
+
+        assert await patched(page) is None
+        report = await patched(page)
+
+        assert report["t0"] == 5
+        assert await page.evaluate("Date.now()") - report["painted"] == pytest.approx(2300, abs=50)  # two seconds ago
+
+
+async def test_where_every_answer_takes_long_it_is_reported_all_the_same(browser):
+    """From far away."""
+    async with staged(browser, answers=IN_MS % (0, 80)) as page:
+        await passes(page, 1)
+        await page.evaluate(BEGIN)
+
+        reports = [await patched(page) for _ in range(5)]
+
+    assert (reports[0], reports[-1]["t0"]) == (None, 5)
