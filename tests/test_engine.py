@@ -188,7 +188,7 @@ async def test_a_poll_that_fails_leaves_no_request_in_the_trace_of_the_next(tmp_
 async def test_the_log_tells_now_and_then_where_the_time_went(tmp_path, caplog, monkeypatch):
     """Each span in one line."""
     caplog.set_level("INFO", "pnl.engine")
-    monkeypatch.setattr("pnl.engine.SUMMARY_S", 0.05)
+    monkeypatch.setattr("pnl.engine.upkeep.SUMMARY_S", 0.05)
     async with simulated(tmp_path) as (_simulator, settings), Engine(settings) as engine:
         engine.start()
         said = await logged(
@@ -321,7 +321,7 @@ async def test_what_fires_is_told_once_and_not_again_after_a_restart(tmp_path):
             again.start()
             await next_snapshot(again.model, is_wanted=lambda snapshot: snapshot.complete)
             news = again.alerts.look(again.model, datetime.now(UTC))
-            await again._notifier.sent()
+            await again.upkeep.notifier.sent()
 
     assert news == ()
     assert inbox.titles == ["SIMULATED pnl alert: AI cost budget"]
@@ -334,7 +334,7 @@ async def test_the_demo_tells_nobody(tmp_path):
     """Its losses are made up."""
     demo = Demo(load_settings(data_dir=tmp_path, notify_urls="json://127.0.0.1:9"))
 
-    assert demo._notifier.targets == ()
+    assert demo.upkeep.notifier.targets == ()
 
 
 async def test_a_source_that_is_down_is_told_of_and_one_that_answers_again_too(tmp_path):

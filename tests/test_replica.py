@@ -67,8 +67,8 @@ def does_not_answer(snapshot):
 
 async def test_a_page_says_how_old_its_history_is_when_the_replica_falls_behind(tmp_path, primary, copy, monkeypatch):
     """And that it does not answer; both are taken back by themselves."""
-    monkeypatch.setattr("pnl.engine.REPLICA_S", 0.1)
-    monkeypatch.setattr("pnl.engine.MOST_BEHIND_S", 2)
+    monkeypatch.setattr("pnl.engine.upkeep.REPLICA_S", 0.1)
+    monkeypatch.setattr("pnl.engine.upkeep.MOST_BEHIND_S", 2)
     url = primary.new_database()
     async with simulated(tmp_path) as (_simulator, settings):
         often = settings.model_copy(update={"store_url": url, "store_read_url": same(url, copy), "poll_s": 0.2})

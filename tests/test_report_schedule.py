@@ -125,8 +125,8 @@ async def test_the_engine_writes_the_report_that_is_due(tmp_path, simulator, clo
     async with Engine(settings) as engine:
         await engine.sync()
         await engine.warm_history()
-        written = await engine.report_if_due(clock())
-        again = await engine.report_if_due(clock())
+        written = await engine.upkeep.report_if_due(clock())
+        again = await engine.upkeep.report_if_due(clock())
 
     assert written.parent == settings.data_dir / "reports"
     assert written.name == "pnl-report-7d-2026-11-21-0700.html"

@@ -55,6 +55,20 @@ async def test_a_source_that_is_wanted_is_asked_at_once_and_then_in_its_rhythm_a
     assert turn.next_at() == NOW + timedelta(seconds=600 + HOUR_S)
 
 
+async def test_sources_of_one_pace_are_asked_apart(seconds):
+    """The second turn comes later by the phase, and all others keep that distance."""
+    turn = Turn(10, phase_s=4, clock=seconds, now=seconds.now)
+    nexts = []
+    for _ in range(2):
+        task = await waiting(turn)
+        nexts.append(turn.next_at() - NOW)
+        seconds.s = nexts[-1].total_seconds()
+        turn.hurry()
+        await task
+
+    assert nexts == [timedelta(seconds=14), timedelta(seconds=24)]
+
+
 async def test_nobody_floods_a_source(turn, seconds):
     """At most once in five seconds, whoever asks."""
     assert turn.hurry()

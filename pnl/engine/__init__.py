@@ -1,58 +1,48 @@
 """Opens everything, runs the poll loop, closes everything in reverse; the only room that composes."""
 
 import asyncio
-import ctypes
 import json
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from functools import partial
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, Self
 
-from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from pnl.alerts import AlertWatch, News, Notifier, Rules
-from pnl.alerts.notify import message, troubles
-from pnl.cache import CURRENT, WARM_S, Cache, Cached, Server, Stats
-from pnl.cache.shared import Shared
+from pnl.alerts import AlertWatch, Rules
+from pnl.cache import CURRENT, WARM_S, Cache, Cached, Server
 from pnl.config import NOTHING_SET, Settings
-from pnl.errors import ConfigError, HistoryError, PnlError, StoreError, StoreHeld, StoreNotReady, StoreReadOnly
+from pnl.engine import gauges
+from pnl.engine.upkeep import Upkeep
+from pnl.errors import ConfigError, HistoryError, PnlError, StoreHeld, StoreNotReady, StoreReadOnly
 from pnl.follower import Follower
 from pnl.history.client import History, database_at
 from pnl.history.process import DEADLINE_S
 from pnl.history.wire import Counted, Database
-from pnl.metrics import Levels, Metrics
+from pnl.metrics import Metrics
 from pnl.model import PnLModel, as_json
 from pnl.notes import Notes
-from pnl.records import Agreement, Reading, Snapshot, State
-from pnl.report import Schedule
+from pnl.records import Reading, Snapshot, State
 from pnl.sources import Source, open_sources
 from pnl.sources.breaker import BreakerState
 from pnl.sources.transport import DEADLINE_S as REQUEST_S
 from pnl.sources.transport import OnAnswer, Transport
 from pnl.sources.turn import Pace, Turn
-from pnl.store import FILE, Archived, Change, Kind, Recorded, Store, beside_of, newest_beside, read_beside
+from pnl.store import FILE, Change, Kind, Recorded, Store, beside_of, read_beside
 
 SLOWEST_COMMIT_S = 0.25
 LATE_S = 4.0
 FOLLOW_S = 0.5
 READY_S = 10.0
 LOOK_S = 0.02
-RETAIN_S = 6 * 3600
-REPORT_S = 30
-SUMMARY_S = 60
-JUDGE_S = 1.0
 CACHE_FOLDER = "cache"
-REPLICA_S, MOST_BEHIND_S = 5.0, 5.0
 FOLLOW = "What another process records cannot be read"
 TAKE_OVER = "This process cannot record in the place of another one"
 POLLS_UNTIL_LATE = 2
@@ -83,7 +73,6 @@ class Engine:
         self.metrics = Metrics()
         self.model = PnLModel(mark=settings.kalshi_mark)
         self.alerts = AlertWatch(_rules(settings))
-        self._notifier = Notifier(() if self.is_demo else settings.notify_targets)
         self.store = self._store()
         self.cache = Cache(None)
         self._held = AsyncExitStack()  # what only the process that records has open
@@ -98,8 +87,8 @@ class Engine:
         self._remarks: dict[str, str | None] = {}  # by part of this process
         self._troubles: dict[str, str | None] = {}  # by what cannot be done
         self._turns: dict[str, Turn] = {}
-        self._schedule = Schedule.of(settings)
-        self._watch()
+        self.upkeep = Upkeep(self)
+        gauges.watch(self)
 
     async def __aenter__(self) -> Self:
         try:
@@ -150,7 +139,7 @@ class Engine:
         self.resources.push_async_callback(self.history.aclose)
         self.model.read_from(sources, others).restore(recorded)
         self.alerts.recall(self.settings.data_dir)
-        self.resources.push_async_callback(self._notifier.aclose)
+        self.resources.push_async_callback(self.upkeep.aclose)
         if any(reading.state is State.STALE for reading in self.model.readings.values()):
             await self._show_restored()
 
@@ -186,7 +175,7 @@ class Engine:
     async def _show_restored(self) -> None:
         """What is on disk stands before the first poll ends, and is recorded as the stale total that it is."""
         snapshot = self.model.put_together()
-        if self._records and self._holder is None:
+        if self.is_recording:
             await self._record(Change(snapshot))
         else:
             self.model.show(snapshot)
@@ -238,9 +227,9 @@ class Engine:
 
     def _remark_shared(self, trouble: str | None) -> None:
         says = f"The shared cache (PNL_CACHE_URL) is not used: {trouble}. The numbers are the same without it."
-        self._remark("shared cache", says if trouble else None)
+        self.remark("shared cache", says if trouble else None)
 
-    def _remark(self, part: str, says: str | None) -> None:
+    def remark(self, part: str, says: str | None) -> None:
         """Say on the pages of this process what is wrong with a part of it, until that part is well again."""
         self._remarks[part] = says
         self.model.remark(*(each for each in self._remarks.values() if each is not None))
@@ -252,7 +241,7 @@ class Engine:
             log.warning("%s: %s", what, why, exc_info=None if isinstance(error, PnlError) else error)
         self._troubles[what] = why
         unable = next((each for each in (FOLLOW, TAKE_OVER) if self._troubles.get(each) is not None), None)
-        self._remark("record", unable and f"{unable} now; the log says why, and it is tried again by itself.")
+        self.remark("record", unable and f"{unable} now; the log says why, and it is tried again by itself.")
 
     async def _read_beside(self) -> Recorded:
         settings = self.settings
@@ -266,138 +255,29 @@ class Engine:
 
     def start(self) -> None:
         """Begin to poll, each source at its own pace, so that a slow one holds nobody up; or to follow who does."""
-        self._run("summarize", self._summarize())
-        self._run("judge", self._judge())
-        self._run("check-targets", self._check_targets())
-        if self.settings.store_read_url is not None:
-            self._run("watch-replica", self._watch_replica(self.settings.store_read_url))
+        for name, work in self.upkeep.of_every_process().items():
+            self._run(name, work)
         if self._holder is None:
             self._start_polling()
         else:
             self._run("follow", self._follow())
 
     def _start_polling(self) -> None:
-        for name, source in self.model.sources.items():
-            self._turns[name] = Turn(source.poll_s)
+        sources = self.model.sources
+        apart_s = min((source.poll_s for source in sources.values()), default=0.0) / max(len(sources), 1)
+        for number, (name, source) in enumerate(sources.items()):
+            # Asked together they would answer together, and all but the first wait for the next message to the pages.
+            self._turns[name] = Turn(source.poll_s, phase_s=number * apart_s)
             self._recording.append(self._run(f"poll-{name}", self._poll(name)))
         if self._records:
-            self._recording.append(self._run("retain", self._retain()))
+            self._recording.extend(self._run(name, work) for name, work in self.upkeep.of_who_records().items())
             self._run("give-way", self._give_way())
-        if self._records and self._schedule is not None:
-            self._recording.append(self._run("report", self._report()))
 
     def _run(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(_mourn)
         self._tasks.append(task)
         return task
-
-    async def _summarize(self) -> None:
-        """Log once a minute where the time went, and give back the memory that pages left behind."""
-        while True:
-            await asyncio.sleep(SUMMARY_S)
-            if summary := self.metrics.spans.summary():
-                log.info("where the time went: %s", summary)
-            await asyncio.to_thread(_give_back_memory)
-
-    async def _judge(self) -> None:
-        """Once a second, whatever comes: some alerts are of what does not. The process that records tells of them."""
-        while True:
-            try:
-                with self.metrics.spans("judge"):
-                    news = self.alerts.look(self.model, datetime.now(UTC))
-                if self._records and self._holder is None:
-                    await self._tell(news)
-            except Exception:
-                log.exception("the alerts could not be judged")
-            await asyncio.sleep(JUDGE_S)
-
-    async def _check_targets(self) -> None:
-        for trouble in await asyncio.to_thread(troubles, self._notifier.targets):
-            log.warning("%s", trouble)
-
-    async def _watch_replica(self, url: SecretStr) -> None:
-        """Say on the pages how old the history is that a replica answers, should it be old."""
-        while True:
-            await asyncio.sleep(REPLICA_S)
-            try:
-                self._remark("replica", await self._said_of_replica(url))
-            except Exception:
-                log.exception("the replica could not be looked at")
-
-    async def _said_of_replica(self, url: SecretStr) -> str | None:
-        shown, settings = self.model.snapshot, self.settings
-        try:
-            newest = await asyncio.to_thread(newest_beside, settings.data_dir, url, _kind(settings))
-        except StoreError:
-            return "The history cannot be asked now: its replica (PNL_STORE_READ_URL) does not answer."
-        if shown is None or newest is None or not shown.is_worth_recording:
-            return None
-        behind_s = (shown.taken_at - newest.taken_at).total_seconds()
-        says = f"The history ends {behind_s:.0f} s before the newest number: a replica (PNL_STORE_READ_URL) answers it."
-        return says if behind_s > MOST_BEHIND_S else None
-
-    async def _tell(self, news: Sequence[News]) -> None:
-        """Remember it first: a crash between the two then takes a message, and the page still says it."""
-        try:
-            if self.alerts.is_to_be_kept:
-                await asyncio.to_thread(self.alerts.keep)
-        except OSError as error:
-            if news:  # else it was said already, and is tried again each second
-                log.warning("a restart would tell of this alert again, the disk cannot be written: %s", error.strerror)
-        for each in news:
-            self._notifier.send(*message(each, is_simulated=self.settings.is_simulated))
-
-    async def _retain(self) -> None:
-        """Move months of old snapshots into the archive, now and then."""
-        while True:
-            try:
-                await self.retain()
-            except (HistoryError, StoreError) as error:
-                log.warning("old snapshots stay where they are: %s", error)
-            except Exception:
-                log.exception("old snapshots stay where they are")
-            await asyncio.sleep(RETAIN_S)
-
-    async def retain(self) -> None:
-        """Move the months of snapshots that are old enough into the archive.
-
-        Raises:
-            HistoryError: A file cannot be written.
-            StoreError: A file does not hold what is recorded, or the store cannot be written.
-        """
-        await self.store.drop_archived()
-        now_ms = time.time_ns() // 1_000_000
-        for month in await self.store.due_months(now_ms, self.settings.raw_days):
-            written = await self.history.archive(month.name, start_ms=month.start_ms, until_ms=month.until_ms)
-            await self.store.retire(Archived(month.name, month.until_ms, **written))
-
-    async def _report(self) -> None:
-        """Write each report once it is due; the first look waits until the sources had time to answer."""
-        while True:
-            await asyncio.sleep(REPORT_S)
-            try:
-                await self.report_if_due(datetime.now(UTC))
-            except PnlError as error:
-                log.warning("the report that is due is not written: %s", error)
-            except Exception:
-                log.exception("the report that is due is not written")
-
-    async def report_if_due(self, now: datetime) -> Path | None:
-        """Write the report that should be there by now; returns its file, None if there is nothing to do.
-
-        Raises:
-            HistoryError: The history cannot be asked.
-            ReportError: The file cannot be written.
-        """
-        due = None if self._schedule is None else self._schedule.due(now)
-        if self._schedule is None or due is None:
-            return None
-        await self._schedule.write(
-            self.history, due, now=now, kind=self.kind_of_numbers, sources=tuple(self.model.readings)
-        )
-        log.info("report: %s", due.path.name)
-        return due.path
 
     @property
     def kind_of_numbers(self) -> str:
@@ -619,20 +499,20 @@ class Engine:
             self.model.show(replace(snapshot, is_recorded=is_recorded))
         self.metrics.traced(snapshot.trace)  # only now: nobody waits for it
 
-    def _watch(self) -> None:
-        """Let what stands elsewhere already be read when somebody asks for the metrics."""
-        watch = self.metrics.watch
-        watch("pnl_cache_hit_ratio", lambda: _ratios(current=self.cache.stats, history=self.history.shared))
-        watch(
-            "pnl_shared_cache_up", lambda: {(): self.cache.shared.trouble is None} if self.cache.shared.is_set else {}
-        )
-        watch("pnl_source_age_seconds", self._ages_s)
-        watch("pnl_source_state", lambda: _states(State, {r.source: r.state for r in self.readings}))
-        watch("pnl_breaker_state", self._breaker_states)
-        watch("pnl_queue_depth", lambda: {("store",): self.store.waiting, ("cache",): self.cache.waiting})
-        watch("pnl_snapshot_recorded", lambda: _of(self.model.snapshot, lambda shown: shown.is_recorded))
-        watch("pnl_drift_usd", lambda: _of(self.model.snapshot, lambda shown: shown.drift_usd))
-        watch("pnl_drift_state", lambda: {(state,): state is self._agreement for state in Agreement})
+    @property
+    def kind(self) -> Kind:
+        """Which numbers these are; the two are never in one place."""
+        return _kind(self.settings)
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether this is the process that records, and so tells people of what it finds."""
+        return self._records and self._holder is None
+
+    @property
+    def breaker_states(self) -> Mapping[str, BreakerState]:
+        """Of each source that was asked."""
+        return {name: breaker.state for name, breaker in self._transport.breakers.items()}
 
     @property
     def readings(self) -> Sequence[Reading[Any]]:
@@ -640,42 +520,9 @@ class Engine:
         shown = self.model.snapshot
         return tuple(self.model.readings.values()) if shown is None else shown.sources
 
-    def _ages_s(self) -> Levels:
-        now = datetime.now(UTC)
-        return {(r.source,): r.age_s(now) for r in self.readings if r.state is not State.NOT_CONFIGURED}
-
-    def _breaker_states(self) -> Levels:
-        breakers = self._transport.breakers
-        return _states(get_args(BreakerState.__value__), {name: breakers[name].state for name in breakers})
-
-    @property
-    def _agreement(self) -> Agreement:
-        return Agreement.UNKNOWN if self.model.snapshot is None else self.model.snapshot.agreement
-
 
 def _rules(settings: Settings) -> Rules:
     return Rules(settings.daily_loss_limit, settings.cost_budget, settings.alert_hold_s, settings.zone)
-
-
-def _states(states: Iterable[str], of: Mapping[str, str]) -> Levels:
-    return {(source, state): state == now for source, now in of.items() for state in states}
-
-
-def _of(shown: Snapshot | None, figure: Callable[[Snapshot], Decimal | bool | None]) -> Levels:
-    value = None if shown is None else figure(shown)
-    return {(): None if value is None else float(value)}
-
-
-def _ratios(**caches: Stats) -> Levels:
-    return {
-        (cache, level.name): getattr(stats, level.name).hit_ratio
-        for cache, stats in caches.items()
-        for level in fields(stats)
-    }
-
-
-def _is_up(shared: Shared) -> Levels:
-    return {(): shared.trouble is None} if shared.is_set else {}
 
 
 def counted(sources: Iterable[Source]) -> Counted:
@@ -702,12 +549,6 @@ def _database(settings: Settings) -> Database | None:
     """The database that the history is read from."""
     url = settings.store_read_url or settings.store_url
     return None if url is None else database_at(url)
-
-
-def _give_back_memory() -> None:
-    """Freed memory stays with the process otherwise: glibc keeps what each thread that built a page once had."""
-    with suppress(AttributeError, OSError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _as_bytes(snapshot: Snapshot) -> bytes:

@@ -29,6 +29,7 @@ class Turn:
 
     Args:
         poll_s: Seconds from one poll's turn to the next.
+        phase_s: Seconds by which the second turn, and so each one after it, comes later than that.
         clock: Seconds on any clock that only goes forward.
         now: The time of day, aware.
     """
@@ -37,13 +38,14 @@ class Turn:
         self,
         poll_s: float,
         *,
+        phase_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._poll_s = poll_s
         self._clock = clock
         self._now = now
-        self._due = clock()
+        self._due = clock() + phase_s
         self._hurried = -math.inf
         self._wanted = asyncio.Event()
 
