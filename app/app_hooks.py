@@ -12,6 +12,7 @@ from typing import Any
 import panel as pn
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_fixed
 from tornado.process import task_id
+from tornado.websocket import WebSocketClosedError
 
 from pnl.config import load_settings
 from pnl.engine import Engine
@@ -60,6 +61,7 @@ def on_server_loaded(context: Any) -> None:
         shared["health"] = Health(engine.model, settings.zone, source_classes(), paces=lambda: engine.paces)
         shared["doers"] = doers_of(engine)
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_unheard)
         engine.alerts.param.watch(lambda _event: hub.publish_tables(), "current")
         for publish in (hub.publish_tables, hub.publish_records):  # of notes: listed, and pinned anew
             engine.notes.watch(partial(loop.call_soon_threadsafe, publish))
@@ -102,6 +104,12 @@ async def _recall(engine: Engine, hub: Hub) -> None:
         hub.recall(await engine.store.snapshots(limit=LINE_POINTS))
     except StoreError as error:
         log.warning("the line begins with the next number: %s", error)
+
+
+def _unheard(loop: asyncio.AbstractEventLoop, failed: dict[str, Any]) -> None:
+    """A page that is closed while Panel writes to it is no trouble; anything else is logged as ever."""
+    if not isinstance(failed.get("exception"), WebSocketClosedError):
+        loop.default_exception_handler(failed)
 
 
 def doers_of(engine: Engine) -> Doers:

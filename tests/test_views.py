@@ -403,6 +403,33 @@ async def test_a_page_that_is_closed_while_it_waits_is_not_written_to(caplog):
     assert caplog.text == ""
 
 
+class Stumbling(Oracle):
+    """Fails so many times for no reason that anybody foresaw."""
+
+    def __init__(self, bars, failures):
+        super().__init__(bars)
+        self.failures = failures
+
+    async def bars(self, _start=None, _end=None, **_how):
+        self.failures -= 1
+        if self.failures >= 0:
+            raise RuntimeError("_pending_writes should be non-None")
+        return self.answer
+
+
+@pytest.mark.parametrize(("failures", "said", "trading"), [(2, 2, "+$5.00"), (100, 4, "—")])
+async def test_what_fails_unforeseen_is_tried_again_a_few_times(monkeypatch, caplog, failures, said, trading):
+    """Whoever has chosen something does not wait for the next record; nor does it go on for ever."""
+    monkeypatch.setattr("pnl.views.past.REST_S", 0)
+    past = past_of(Stumbling(bars_of(1), failures))
+
+    past.hear('{"turn": 1, "range": "7d"}')
+    await past._loading
+
+    assert past.fields["past.trading"] == trading
+    assert caplog.text.count("could not be shown\n") == said
+
+
 class Growing(Oracle):
     """A record comes while the first answer is on its way."""
 

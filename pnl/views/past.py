@@ -32,6 +32,7 @@ from pnl.views.period import parse_instant
 from pnl.views.wish import LONGEST_TEXT, Asked, Wish, kept
 
 AGAIN_S = 0.005
+REST_S, MOST_FAILURES = 0.5, 4
 TEXTS = ("range.error", "at", "at.error", "wish.error", "step", "error", "rebuilt", "live", "ghost")
 UNITS = {"s": "s", "m": "min", "h": "h", "d": "day", "w": "week", "mo": "month"}
 
@@ -89,6 +90,7 @@ class Past:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loading: asyncio.Task[None] | None = None
         self._is_due = False
+        self._failures = 0  # in a row
         self._is_gone = False
         self._wish = Wish()
         self._drawn: tuple[Stretch, Point | None] | None = None
@@ -174,7 +176,17 @@ class Past:
             except _Gone:
                 return
             except Exception:
-                log.exception("the history of a page could not be shown")  # the next wish may go well
+                log.exception("the history of a page could not be shown")
+                self._forget()
+                self._is_due = await self._may_try_again()
+            else:
+                self._failures = 0
+
+    async def _may_try_again(self) -> bool:
+        """After a while, as what was wished for stands nowhere; what fails again and again waits for another wish."""
+        self._failures += 1
+        await asyncio.sleep(REST_S)
+        return self._is_due or self._failures < MOST_FAILURES
 
     async def load(self) -> None:
         """Read and show everything anew; a history that is down is said, and what is shown stays."""
@@ -311,9 +323,9 @@ class Past:
     def _send_texts(self, texts: Mapping[str, str]) -> None:
         new = changed(self.fields, texts)
         index = {name: number for number, name in enumerate(self.fields)}
-        self.fields |= new
         if new:
             self.texts.patch({"text": [(index[name], text) for name, text in new.items()]})
+        self.fields |= new  # only now: what could not be sent is sent once more
 
     def _is_heard(self) -> bool:
         """Whether a page listens; a document without a session is somebody's own."""
