@@ -14,6 +14,8 @@ from playwright.async_api import expect
 from postgres import server
 from redis_here import asked, started
 
+from pnl.bench.kill_dashboard import collector
+from pnl.bench.load_processes import children
 from pnl.simulator import LivingMarket, Simulator
 from pnl.store import FILE
 
@@ -28,16 +30,6 @@ async def redis(tmp_path_factory):
     running = await started(tmp_path_factory.mktemp("redis"))
     yield running
     await running.kill()
-
-
-def collector(folder):
-    """The process that holds the data folder, as its lock says; None while nobody does."""
-    found = re.search(r"process (\d+)", (folder / "pnl.lock").read_text())
-    return None if found is None else int(found[1])
-
-
-def children(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def is_running(pid):

@@ -357,16 +357,20 @@ async def test_no_more_pages_are_open_than_may_be(client, monkeypatch):
     assert "As many pages as this dashboard may show are open." in said
 
 
+async def token_if_let_in(client, address, answered):
+    """The token of a new page, counted by its answer; None where there were too many in two seconds."""
+    async with client.get(f"{address}/app") as answer:
+        answered[answer.status] += 1
+        return TOKEN.search(await answer.text())[1] if answer.status == 200 else None
+
+
 async def test_pages_that_were_opened_and_closed_keep_nobody_out(client):
     """A room full of people who load the page anew is no attack."""
     async with serving() as (address, app):
         answered = Counter()
         while answered[200] <= MOST_WAITING:
-            async with client.get(f"{address}/app") as answer:
-                answered[answer.status] += 1
-                if answer.status != 200:  # too many in two seconds
-                    continue
-                token = TOKEN.search(await answer.text())[1]
+            if (token := await token_if_let_in(client, address, answered)) is None:
+                continue
             async with client.ws_connect(f"{address}/app/ws", protocols=("bokeh", token)) as websocket:
                 await websocket.receive()
 
@@ -381,11 +385,8 @@ async def test_pages_that_one_process_is_asked_for_and_another_opens_keep_nobody
         other, _app = await opened.enter_async_context(serving(**family))
         answered = Counter()
         while answered[200] <= MOST_WAITING:
-            async with client.get(f"{asked}/app") as answer:
-                answered[answer.status] += 1
-                if answer.status != 200:  # too many in two seconds
-                    continue
-                token = TOKEN.search(await answer.text())[1]
+            if (token := await token_if_let_in(client, asked, answered)) is None:
+                continue
             page = client.ws_connect(f"{other}/app/ws", protocols=("bokeh", token))
             await (await opened.enter_async_context(page)).receive()
 

@@ -1,6 +1,7 @@
 """The dashboard and its upstreams as programs of their own, so that either can be ended at any instant."""
 
 import asyncio
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from pnl.bench.figures import cpu_s, python
 from pnl.errors import PnlError, SimulatorError
+from pnl.store.file import LOCK_FILE
 from pnl.web.folder import app_folder
 
 STARTED = b"Starting Bokeh server with process id"
@@ -133,6 +135,17 @@ async def _exports(process: asyncio.subprocess.Process) -> dict[str, str]:
     if not settings:
         raise SimulatorError("the simulator did not start; `pnl simulate` says why")
     return settings
+
+
+def collector(folder: Path) -> int | None:
+    """The process that records, as its data folder's lock says, also of a dead one until another takes it."""
+    return process_in((folder / LOCK_FILE).read_text(encoding="ascii"))
+
+
+def process_in(holder: str) -> int | None:
+    """The number of the process that a holder of a record is called by; None where it names none."""
+    found = re.search(r"process (\d+)", holder)
+    return None if found is None else int(found[1])
 
 
 def tail(log: Path) -> str:

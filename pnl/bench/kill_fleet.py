@@ -1,29 +1,26 @@
 """Dashboards of one record, each ended by kill -9 in turn: how soon do the others go on, and is anything lost?"""
 
 import asyncio
-import re
 import signal
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from aiohttp import ClientError, ClientSession
 from pydantic import SecretStr
 
 from pnl.bench.figures import spread
 from pnl.bench.kill_checks import Recording, examine, examine_database
-from pnl.bench.kill_dashboard import START_S, Served, dashboard, tail
-from pnl.bench.kill_viewer import Viewer
+from pnl.bench.kill_dashboard import START_S, Served, collector, dashboard, process_in, tail
+from pnl.bench.kill_viewer import Viewer, meanwhile, visit
 from pnl.bench.page import AGAIN_S
 from pnl.errors import PnlError
 from pnl.store import FILE, Store, beside_of
-from pnl.store.file import LOCK_FILE
 
 MEMBERS = 4  # one collects, and each of the others stands by
 VISITORS = 2
@@ -164,12 +161,12 @@ class Fleet:
         """Have all of them run, and a page open at each of two that do not collect; ends them as suddenly."""
         async with AsyncExitStack() as stack:
             for member in self.members:
-                await stack.enter_async_context(_meanwhile(member.live()))
+                await stack.enter_async_context(meanwhile(member.live()))
             await _within(asyncio.gather(*map(_serves, self.members)), self.members)
             collector = await _within(self.collector(), self.members)
             others = [member for member in self.members if member is not collector]
             for visitor, home in zip(self.visitors, others, strict=False):
-                await stack.enter_async_context(_meanwhile(visitor.visit(home)))
+                await stack.enter_async_context(meanwhile(visitor.visit(home)))
             yield
 
     async def kill(self) -> None:
@@ -214,12 +211,9 @@ class Fleet:
     def _recording_pid(self) -> int | None:
         """The process that says that it records; of a folder, one that is dead does so until another one takes it."""
         if self.url is None:
-            said = (self.folders[0] / LOCK_FILE).read_text(encoding="ascii")
-        else:
-            with beside_of(self.folders[0], self.url, "simulated") as beside:
-                said = beside.holder() or ""
-        found = re.search(r"process (\d+)", said)
-        return None if found is None else int(found[1])
+            return collector(self.folders[0])
+        with beside_of(self.folders[0], self.url, "simulated") as beside:
+            return process_in(beside.holder() or "")
 
     async def figures(self) -> dict[str, object]:
         """What happened; and, once all of them have ended, what is wrong with the record."""
@@ -241,22 +235,11 @@ class Fleet:
         return examine(self.folders[0] / FILE) if self.url is None else examine_database(self.url)
 
 
-@asynccontextmanager
-async def _meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
 async def _serves(member: Member, lives: int = 0) -> None:
     """Wait until a dashboard that was started more than so many times has a page with a number."""
     while member.served is None or member.lives <= lives:  # noqa: ASYNC110 - a look now and then is enough
         await asyncio.sleep(LOOK_S)
-    viewer = Viewer(member.served.address)
-    async with _meanwhile(viewer.follow()):
+    async with visit(member.served.address) as viewer:
         await viewer.has_number.wait()
 
 

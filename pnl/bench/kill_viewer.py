@@ -1,10 +1,11 @@
 """One viewer of a served page without a browser: what its websocket brought, and which of it as recorded."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from aiohttp import ClientError, ClientSession
 
@@ -73,3 +74,22 @@ class Viewer(Page):
 
     def _net_usd(self) -> Decimal:
         return Decimal(self.fields["exact"].split()[0])
+
+
+@asynccontextmanager
+async def visit(address: str) -> AsyncIterator[Viewer]:
+    """A page that is open for as long as the block lasts."""
+    viewer = Viewer(address)
+    async with meanwhile(viewer.follow()):
+        yield viewer
+
+
+@asynccontextmanager
+async def meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have something done for as long as the block lasts."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,6 +1,5 @@
 """The processes of one server under load: which of them serves which page, what they use, and how late each is."""
 
-import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -14,10 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pnl.bench.figures import cpu_s, named, rss_bytes, spread
-from pnl.bench.kill_dashboard import Served
+from pnl.bench.kill_dashboard import Served, collector
 from pnl.bench.load_crowd import Crowd, Joined, Listener, Span, unlike
 from pnl.store import FILE
-from pnl.store.file import LOCK_FILE
 
 MOST_PROCESSES = 64
 MOST_LOOKS = 30
@@ -85,7 +83,7 @@ class Family:
         if self.count == 1:
             return [crowd.listeners]
         of = self.pages_of(crowd.listeners)
-        first = of.pop(collector(folder), [])
+        first = of.pop(collector(folder) or 0, [])
         return [first, *of.values()]
 
     async def all_up(self, crowd: Crowd) -> None:
@@ -155,12 +153,6 @@ def connections(port: int) -> dict[int, str]:
                 if here == port and words[3] == ESTABLISHED:
                     found[there] = words[9]
     return found
-
-
-def collector(folder: Path) -> int:
-    """The process that collects and records, as the lock of its data folder says; 0: none."""
-    held = re.search(r"process (\d+)", (folder / LOCK_FILE).read_text(encoding="ascii"))
-    return 0 if held is None else int(held[1])
 
 
 def recorded(folder: Path, span: Span) -> list[int]:

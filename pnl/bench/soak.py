@@ -16,7 +16,7 @@ import typer
 
 from pnl.bench.figures import rss_bytes, tell
 from pnl.bench.kill_dashboard import Served, dashboard
-from pnl.bench.kill_viewer import Viewer
+from pnl.bench.kill_viewer import visit
 from pnl.bench.soak_cuts import FAULTS, Cuts, cut_pages
 from pnl.terminal import AsJson, progress_bars
 
@@ -118,20 +118,8 @@ async def _measure(
 
 
 async def _first_number(served: Served) -> None:
-    async with _visit(served.address) as viewer:
+    async with visit(served.address) as viewer:
         await asyncio.wait_for(viewer.has_record.wait(), PATIENCE_S)
-
-
-@asynccontextmanager
-async def _visit(address: str) -> AsyncIterator[Viewer]:
-    """A page that is open for as long as the block lasts."""
-    viewer = Viewer(address)
-    following = asyncio.create_task(viewer.follow())
-    try:
-        yield viewer
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -149,7 +137,7 @@ async def _visitors(address: str, sessions: int, visits: Visits) -> AsyncIterato
 async def _come_again(address: str, dice: Random, visits: Visits) -> None:
     await asyncio.sleep(dice.uniform(0, VISIT_S[1]))  # not all at once
     while True:
-        async with _visit(address) as viewer:
+        async with visit(address) as viewer:
             try:
                 await asyncio.wait_for(viewer.has_number.wait(), PATIENCE_S)
             except TimeoutError:

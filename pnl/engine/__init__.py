@@ -147,7 +147,7 @@ class Engine:
         settings = self.settings
         return History(
             settings.data_dir / FILE,
-            kind=_kind(settings),
+            kind=self.kind,
             zone=settings.timezone,
             counted=counts,
             database=_database(settings),
@@ -159,7 +159,7 @@ class Engine:
         settings = self.settings
         return Store(
             settings.data_dir,
-            kind=_kind(settings),
+            kind=self.kind,
             url=settings.store_url,
             synchronous=settings.store_synchronous,
             commit_rows=settings.commit_rows,
@@ -245,7 +245,7 @@ class Engine:
 
     async def _read_beside(self) -> Recorded:
         settings = self.settings
-        return await asyncio.to_thread(read_beside, settings.data_dir, settings.store_url, _kind(settings))
+        return await asyncio.to_thread(read_beside, settings.data_dir, settings.store_url, self.kind)
 
     async def _read_held(self) -> Recorded:
         """The same, where its holder may have begun just now: it makes its database, or migrates it, for a moment."""
@@ -300,7 +300,7 @@ class Engine:
 
     async def _follow(self) -> None:
         """Show what another process records, and go on in its place once it lets go of the folder or database."""
-        with beside_of(self.settings.data_dir, self.settings.store_url, _kind(self.settings)) as beside:
+        with beside_of(self.settings.data_dir, self.settings.store_url, self.kind) as beside:
             follower = Follower(self.model, beside)
             async with self.cache:
                 while not await self._takes_over(follower):
